@@ -1,0 +1,126 @@
+"""`ppn mesh`: the path keeper, which path each peer takes, and the interface's configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ppn.mesh import app as keeper
+from ppn.mesh import status as mesh_status
+from ppn.mesh.paths import MeshPaths
+from ppn.mesh.tunnels import load_config, move, synchronise
+
+mesh_app = typer.Typer(
+    name="mesh",
+    help="The WireGuard mesh: which path each peer takes, direct or through the relay.",
+    no_args_is_help=True,
+)
+
+NODE = MeshPaths.from_environment()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@mesh_app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show every peer of this node, the path it takes and since when.
+
+    With --json a state that is no longer written is shown too, and says `"stale": true`.
+
+    Exit codes: 0 shown; 1 the path keeper has written no state, or has stopped writing it.
+    """
+    state = mesh_status.read(NODE.state)
+    now = time.time()
+    stale = state.is_stale(now)
+    if as_json:
+        typer.echo(json.dumps({**asdict(state), "stale": stale}, indent=2))
+        return
+    table = Table("peer", "address", "path", "since", "evidence", "failures", box=None)
+    for peer in state.peers:
+        table.add_row(
+            peer.name,
+            peer.address,
+            f"relay ({peer.via})" if peer.via else peer.path,
+            _ago(now, peer.since),
+            _ago(now, peer.evidence),
+            str(peer.failures),
+        )
+    Console().print(table)
+    typer.echo(f"{state.node} {state.address} on {state.interface}, {len(state.peers)} peers")
+    if stale:
+        raise mesh_status.StateUnavailable(
+            f"the path keeper wrote this {now - state.written:.0f} s ago and has stopped",
+            code="mesh_state_stale",
+            hint="systemctl status ppn-path-keeper.service",
+        )
+
+
+@mesh_app.command()
+def paths() -> None:
+    """Print a line for each peer: its name and its path (direct, relay or none).
+
+    Exit codes: 0 printed; 1 the path keeper has written no state.
+    """
+    for peer in mesh_status.read(NODE.state).peers:
+        typer.echo(f"{peer.name} {peer.path}")
+
+
+@mesh_app.command("keep-paths")
+def keep_paths() -> None:
+    """Run the path keeper; ppn-path-keeper.service does.
+
+    Exit codes: 0 told to stop; 1 the mesh interface or its configuration is not there.
+    """
+    _configure_log()
+    asyncio.run(keeper.serve(NODE))
+
+
+@mesh_app.command("use-relay")
+def use_relay() -> None:
+    """Put every peer on the relay, as it must be while no path keeper runs.
+
+    Exit codes: 0 done or already so; 1 the mesh interface or its configuration is not there.
+    """
+    if not NODE.config.exists():
+        return
+    move(NODE, load_config(NODE), frozenset())
+
+
+@mesh_app.command("sync")
+def synchronise_interface() -> None:
+    """Bring the running interface to its configuration without dropping a tunnel.
+
+    Peers that are on their direct path stay there.
+
+    Exit codes: 0 done; 1 the interface is not up or its configuration is refused.
+    """
+    synchronise(NODE, load_config(NODE))
+
+
+def _ago(now: float, moment: float | None) -> str:
+    return "" if moment is None else f"{max(0, now - moment):.0f} s"
+
+
+def _configure_log() -> None:
+    """JSON lines for the journal; colours when a person watches."""
+    renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
+    if sys.stderr.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

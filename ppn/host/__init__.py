@@ -1,0 +1,1 @@
+"""Virtual machines on one node: the only code that talks to libvirt."""

@@ -1,0 +1,300 @@
+"""The only code that talks to libvirt."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+from xml.etree.ElementTree import fromstring
+
+import libvirt
+
+from ppn.errors import PpnError
+from ppn.host.domain import DOMAIN_TYPE, NAMESPACE
+from ppn.host.model import Accelerator
+
+Result = TypeVar("Result")
+
+DEFAULT_URI = "qemu:///system"
+CALL_SECONDS = 120.0
+POLL_SECONDS = 0.2
+ACCELERATORS: dict[str, Accelerator] = {kind: name for name, kind in DOMAIN_TYPE.items()}
+UNDEFINE_ALL = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class LibvirtFailed(PpnError):
+    """libvirt refused or failed a call, or did not answer in time."""
+
+    code = "libvirt_failed"
+
+
+@dataclass(frozen=True)
+class DomainFacts:
+    """A domain as libvirt has it; memory in MiB.
+
+    Args:
+        owner: from ppn's metadata; None when the domain came another way.
+        digest: of the spec its lasting definition was made from.
+        accelerator: what it runs under, or would.
+        disks: files of its block devices.
+        weight: its CPU weight; None when it has none to read.
+        weight_error: why the weight could not be read.
+    """
+
+    name: str
+    uuid: str
+    running: bool
+    owner: str | None
+    digest: str
+    accelerator: Accelerator | None
+    vcpus: int
+    maximum_mib: int
+    current_mib: int | None
+    unused_mib: int | None
+    disks: frozenset[str] = frozenset()
+    weight: int | None = None
+    weight_error: str = ""
+
+
+class Backend:
+    """One connection to libvirt, with a deadline on every call.
+
+    Args:
+        uri: libvirt's connection name; `PPN_LIBVIRT_URI` or the system's when None.
+        deadline: seconds a single call may take.
+
+    Raises:
+        LibvirtFailed: no connection.
+    """
+
+    def __init__(self, uri: str | None = None, *, deadline: float = CALL_SECONDS) -> None:
+        self._uri = uri or os.environ.get("PPN_LIBVIRT_URI", DEFAULT_URI)
+        self._deadline = deadline
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Without a handler of ours libvirt prints every error to standard error.
+        libvirt.registerErrorHandler(_ignore, None)
+        threading.Thread(target=self._serve, daemon=True, name="libvirt").start()
+        self._connection = self._call("connect", lambda: libvirt.open(self._uri))
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; domains keep running."""
+        self._call("disconnect", self._connection.close)
+        self._calls.put(None)
+
+    def domains(self) -> tuple[DomainFacts, ...]:
+        """Every domain, running or not, by name."""
+        wanted = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BALLOON
+        records = self._call(
+            "list domains",
+            lambda: [
+                facts
+                for domain, stats in self._connection.getAllDomainStats(wanted)
+                if (facts := _facts(domain, stats)) is not None
+            ],
+        )
+        return tuple(sorted(records, key=lambda facts: facts.name))
+
+    def define(self, xml: str) -> None:
+        """Make or replace a domain's lasting definition."""
+        self._call("define a domain", lambda: self._connection.defineXML(xml))
+
+    def start(self, name: str) -> None:
+        """Start a defined domain; a domain that runs already is left alone."""
+        domain = self._domain(name)
+
+        def create() -> None:
+            if not domain.isActive():
+                domain.create()
+
+        self._call(f"start domain {name}", create)
+
+    def is_running(self, name: str) -> bool:
+        """Whether the domain runs at this moment."""
+        return bool(self._call(f"look at domain {name}", self._domain(name).isActive))
+
+    def stop(self, name: str, *, grace: float) -> None:
+        """Stop a domain: by its power button, and by force when it has not obeyed in time.
+
+        Args:
+            name: the domain.
+            grace: seconds the guest has to power off; 0 for force at once.
+        """
+        domain = self._domain(name)
+        end = time.monotonic() + grace
+        if grace > 0:
+            self._call(f"shut down domain {name}", lambda: _unless_stopped(domain.shutdown))
+        while time.monotonic() < end:
+            if not self.is_running(name):
+                return
+            time.sleep(POLL_SECONDS)
+        self._call(f"stop domain {name}", lambda: _unless_stopped(domain.destroy))
+
+    def undefine(self, name: str) -> None:
+        """Remove a domain's definition; a domain that is gone already is left so."""
+
+        def undefine() -> None:
+            try:
+                self._connection.lookupByName(name).undefineFlags(UNDEFINE_ALL)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+
+        self._call(f"undefine domain {name}", undefine)
+
+    def discard(self, name: str) -> None:
+        """Stop a domain by force and remove its definition; nothing when there is none."""
+        if name in {facts.name for facts in self.domains()}:
+            self.stop(name, grace=0)
+            self.undefine(name)
+
+    def disks(self, name: str) -> frozenset[str]:
+        """Files of a domain's block devices; none when there is no such domain."""
+        found = (facts.disks for facts in self.domains() if facts.name == name)
+        return next(found, frozenset())
+
+    def attach(self, name: str, xml: str) -> None:
+        """Give a running domain a device, until it stops."""
+        domain = self._domain(name)
+        self._call(
+            f"attach a device to domain {name}",
+            lambda: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+        )
+
+    def resize_disk(self, name: str, file: str, size_bytes: int) -> None:
+        """Give a running domain's disk a new size; the guest sees it at once."""
+        domain = self._domain(name)
+        flag = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+        self._call(
+            f"resize a disk of domain {name}", lambda: domain.blockResize(file, size_bytes, flag)
+        )
+
+    def set_memory(self, name: str, mib: int) -> None:
+        """Ask a running domain's balloon for a new size of the guest."""
+        domain = self._domain(name)
+        self._call(
+            f"set the memory of domain {name}",
+            lambda: domain.setMemoryFlags(mib * 1024, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+        )
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """Set a running domain's CPU weight, now and for its next start (CPU-07)."""
+        domain = self._domain(name)
+        # libvirt's Python binding reads the parameters first, with the same flags, and a read takes
+        # only one of them.
+        for flag in (libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG):
+            self._call(
+                f"set the CPU weight of domain {name}",
+                partial(domain.setSchedulerParametersFlags, {"cpu_shares": weight}, flag),
+            )
+
+    def _domain(self, name: str) -> libvirt.virDomain:
+        return self._call(f"find domain {name}", lambda: self._connection.lookupByName(name))
+
+    def _call(self, what: str, work: Callable[[], Result]) -> Result:
+        """Do the work on the connection's own thread, so that a silent libvirt cannot hold us."""
+        answers: queue.SimpleQueue[tuple[Result | None, Exception | None]] = queue.SimpleQueue()
+
+        def attempt() -> None:
+            try:
+                answers.put((work(), None))
+            except (libvirt.libvirtError, ValueError) as error:
+                answers.put((None, error))
+
+        self._calls.put(attempt)
+        try:
+            result, error = answers.get(timeout=self._deadline)
+        except queue.Empty as late:
+            raise LibvirtFailed(
+                f"cannot {what}: {self._uri} did not answer within {self._deadline:g} s",
+                code="libvirt_timeout",
+                hint="look at the libvirt service's log on the node",
+            ) from late
+        if error is not None:
+            raise LibvirtFailed(f"cannot {what}: {_message(error)}") from error
+        return result  # type: ignore[return-value]  # no error means that the work returned it
+
+    def _serve(self) -> None:
+        while (work := self._calls.get()) is not None:
+            work()
+
+
+def _ignore(_context: object, _error: object) -> None:
+    """Errors are raised as well; nothing is to be printed."""
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, libvirt.libvirtError):
+        return error.get_error_message() or "no reason given"
+    return str(error)
+
+
+def _unless_stopped(order: Callable[[], int]) -> None:
+    try:
+        order()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
+def _facts(domain: libvirt.virDomain, stats: Mapping[str, Any]) -> DomainFacts | None:
+    try:
+        return _read(domain, stats)
+    except libvirt.libvirtError as error:
+        # It was undefined between the listing and this look.
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def _read(domain: libvirt.virDomain, stats: Mapping[str, Any]) -> DomainFacts:
+    state = stats.get("state.state", libvirt.VIR_DOMAIN_SHUTOFF)
+    running = state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+    lasting = fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    now = fromstring(domain.XMLDesc()) if running else lasting
+    mark = lasting.find(f"metadata/{{{NAMESPACE}}}vm")
+    weight, weight_error = _weight(domain) if running else (None, "")
+    return DomainFacts(
+        name=domain.name(),
+        uuid=domain.UUIDString(),
+        running=running,
+        owner=mark.get("owner") if mark is not None else None,
+        digest=mark.get("digest", "") if mark is not None else "",
+        accelerator=ACCELERATORS.get(now.get("type", "")),
+        vcpus=int(lasting.findtext("vcpu", "0")),
+        maximum_mib=int(lasting.findtext("memory", "0")) // 1024,
+        current_mib=_mib(stats, "balloon.current") if running else None,
+        unused_mib=_mib(stats, "balloon.unused") if running else None,
+        disks=frozenset(source.get("file", "") for source in now.iterfind("devices/disk/source")),
+        weight=weight,
+        weight_error=weight_error,
+    )
+
+
+def _mib(stats: Mapping[str, Any], name: str) -> int | None:
+    return int(stats[name]) // 1024 if name in stats else None
+
+
+def _weight(domain: libvirt.virDomain) -> tuple[int | None, str]:
+    try:
+        parameters = domain.schedulerParametersFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None, error.get_error_message() or "no reason given"
+    return parameters.get("cpu_shares"), ""

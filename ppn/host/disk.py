@@ -1,0 +1,106 @@
+"""VM disks: qcow2 files made by qemu-img."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppn.durable import sync_folder
+from ppn.errors import PpnError
+from ppn.run import run
+
+QEMU_IMG = "qemu-img"
+TIMEOUT_SECONDS = 120
+MAGIC = b"QFI\xfb"
+MIB = 1024 * 1024
+
+
+class DiskDamaged(PpnError):
+    """A disk file that is no qcow2 image."""
+
+    code = "disk_damaged"
+
+
+@dataclass(frozen=True)
+class DiskInfo:
+    """What qemu-img says about a disk: sizes in MiB, and the base image when it has one."""
+
+    virtual_mib: int
+    allocated_mib: int
+    base: Path | None
+
+
+def create_disk(path: Path, size_gib: int, base: Path | None) -> None:
+    """Make a disk; it appears under its name only when whole.
+
+    Args:
+        path: the file; its folder must exist.
+        size_gib: virtual size in GiB.
+        base: qcow2 image that is read where the disk was not written; None for an empty disk.
+
+    Raises:
+        CommandFailed: qemu-img could not make it.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    backing: list[str | Path] = ["-b", base, "-F", "qcow2"] if base is not None else []
+    try:
+        run(
+            [QEMU_IMG, "create", "-q", "-f", "qcow2", *backing, temporary, f"{size_gib}G"],
+            timeout=TIMEOUT_SECONDS,
+        )
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def grow_disk(path: Path, size_gib: int) -> None:
+    """Give the disk of a stopped VM a larger virtual size.
+
+    Raises:
+        CommandFailed: qemu-img could not, for example because a VM uses the file.
+    """
+    run([QEMU_IMG, "resize", "-q", "-f", "qcow2", path, f"{size_gib}G"], timeout=TIMEOUT_SECONDS)
+    _sync(path)
+
+
+def disk_info(path: Path) -> DiskInfo:
+    """A disk as qemu-img reads it, also while a VM uses it.
+
+    Raises:
+        CommandFailed: no image or not readable.
+    """
+    done = run([QEMU_IMG, "info", "-U", "--output=json", path], timeout=TIMEOUT_SECONDS)
+    fields = json.loads(done.stdout)
+    base = fields.get("full-backing-filename")
+    return DiskInfo(
+        virtual_mib=fields["virtual-size"] // MIB,
+        allocated_mib=fields["actual-size"] // MIB,
+        base=Path(base) if base else None,
+    )
+
+
+def disk_sizes(path: Path) -> tuple[int, int]:
+    """Virtual and allocated size of a disk in MiB, from its header: one read, no other program.
+
+    Raises:
+        DiskDamaged: no qcow2 image.
+        OSError: not readable.
+    """
+    with path.open("rb") as file:
+        header = file.read(32)
+        blocks = os.fstat(file.fileno()).st_blocks
+    if len(header) < 32 or header[:4] != MAGIC:
+        raise DiskDamaged(
+            f"{path} is no qcow2 image",
+            hint="put the disk back from a copy, or declare the vm absent",
+        )
+    return int.from_bytes(header[24:32], "big") // MIB, blocks * 512 // MIB
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

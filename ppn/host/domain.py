@@ -1,0 +1,154 @@
+"""A VM as libvirt domain XML: pure, built as a tree so that no value can break out of its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, indent, register_namespace, tostring
+
+from ppn.host.model import Accelerator
+from ppn.host.paths import VmPaths
+from ppn.host.plan import wanted_disks
+from ppn.host.spec import VmSpec
+
+NAMESPACE = "urn:ppn:vm:1"
+STATS_PERIOD_SECONDS = 5
+# Each virtio device takes a root port; the spare ones are for disks added while the VM runs.
+SPARE_PORTS = 4
+CPU_MODEL: dict[Accelerator, str] = {"kvm": "host-passthrough", "tcg": "maximum"}
+DOMAIN_TYPE: dict[Accelerator, str] = {"kvm": "kvm", "tcg": "qemu"}
+
+register_namespace("ppn", NAMESPACE)
+
+
+@dataclass(frozen=True)
+class DirectBoot:
+    """Kernel, initial RAM disk and command line of an image that is booted without firmware."""
+
+    kernel: Path
+    initrd: Path | None
+    cmdline: str
+
+
+@dataclass(frozen=True)
+class DomainInput:
+    """What a domain is made from besides its spec.
+
+    Args:
+        uuid: the VM's identity, kept in its sidecar.
+        paths: the VM's files.
+        boot: set for a direct-boot image.
+        accelerator: `kvm` only where guest code was seen to run under it.
+        weight: CPU weight; None where the node cannot enforce one.
+    """
+
+    uuid: str
+    paths: VmPaths
+    boot: DirectBoot | None
+    accelerator: Accelerator
+    weight: int | None
+
+
+def domain_xml(spec: VmSpec, given: DomainInput) -> str:
+    """The libvirt domain of a VM (HOST-04, BAL-04).
+
+    The guest gets no agent channel: the node knows nothing of what runs inside.
+    """
+    domain = Element("domain", type=DOMAIN_TYPE[given.accelerator])
+    _text(domain, "name", spec.name)
+    _text(domain, "uuid", given.uuid)
+    _metadata(domain, spec)
+    _text(domain, "memory", str(spec.memory_mib), unit="MiB")
+    _text(domain, "currentMemory", str(spec.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(spec.vcpus), placement="static")
+    if given.weight is not None:
+        _text(SubElement(domain, "cputune"), "shares", str(given.weight))
+    _boot(domain, spec, given.boot)
+    features = SubElement(domain, "features")
+    SubElement(features, "acpi")
+    SubElement(features, "apic")
+    cpu = SubElement(domain, "cpu", mode=CPU_MODEL[given.accelerator])
+    SubElement(cpu, "topology", sockets="1", cores=str(spec.vcpus), threads="1")
+    SubElement(domain, "clock", offset="utc")
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    _devices(domain, spec, given)
+    indent(domain)
+    return tostring(domain, encoding="unicode")
+
+
+def disk_xml(paths: VmPaths, name: str, position: int) -> str:
+    """One qcow2 disk as a device, to attach while the VM runs.
+
+    Args:
+        paths: the VM's files.
+        name: the disk's name; the guest sees it as serial number.
+        position: 0 for the root disk, then counting in the spec's order.
+    """
+    return tostring(_disk(paths, name, position), encoding="unicode")
+
+
+def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
+    SubElement(parent, tag, attributes).text = text
+
+
+def _metadata(domain: Element, spec: VmSpec) -> None:
+    attributes = {"owner": spec.owner, "digest": spec.digest()}
+    SubElement(SubElement(domain, "metadata"), f"{{{NAMESPACE}}}vm", attributes)
+
+
+def _boot(domain: Element, spec: VmSpec, boot: DirectBoot | None) -> None:
+    system = SubElement(domain, "os")
+    _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    if boot is None:
+        SubElement(system, "boot", dev="hd")
+        return
+    _text(system, "kernel", str(boot.kernel))
+    if boot.initrd is not None:
+        _text(system, "initrd", str(boot.initrd))
+    cmdline = " ".join(part for part in (boot.cmdline, spec.cmdline_extra) if part)
+    if cmdline:
+        _text(system, "cmdline", cmdline)
+
+
+def _devices(domain: Element, spec: VmSpec, given: DomainInput) -> None:
+    devices = SubElement(domain, "devices")
+    disks = [_disk(given.paths, name, at) for at, (name, _) in enumerate(wanted_disks(spec))]
+    disks.append(_seed(given.paths))
+    SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    for index in range(1, len(disks) + 3 + SPARE_PORTS):
+        SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
+    SubElement(devices, "controller", type="usb", model="none")
+    devices.extend(disks)
+    serial = SubElement(devices, "serial", type="pty")
+    SubElement(serial, "log", file=str(given.paths.serial_log), append="on")
+    SubElement(serial, "target", type="isa-serial", port="0")
+    console = SubElement(devices, "console", type="pty")
+    SubElement(console, "target", type="serial", port="0")
+    balloon = SubElement(
+        devices, "memballoon", model="virtio", autodeflate="off", freePageReporting="on"
+    )
+    SubElement(balloon, "stats", period=str(STATS_PERIOD_SECONDS))
+    random = SubElement(devices, "rng", model="virtio")
+    _text(random, "backend", "/dev/urandom", model="random")
+
+
+def _disk(paths: VmPaths, name: str, position: int) -> Element:
+    disk = Element("disk", type="file", device="disk")
+    SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
+    SubElement(disk, "source", file=str(paths.disk(name)))
+    SubElement(disk, "target", dev=f"vd{chr(ord('a') + position)}", bus="virtio")
+    _text(disk, "serial", name)
+    return disk
+
+
+def _seed(paths: VmPaths) -> Element:
+    # A virtio disk, for small kernels have no CD-ROM driver; last, so that no other name moves.
+    disk = Element("disk", type="file", device="disk")
+    SubElement(disk, "driver", name="qemu", type="raw")
+    SubElement(disk, "source", file=str(paths.seed))
+    SubElement(disk, "target", dev="vdz", bus="virtio")
+    SubElement(disk, "readonly")
+    _text(disk, "serial", "seed")
+    return disk

@@ -1,0 +1,242 @@
+"""Carries out the steps of a plan, and takes back what it made when one of them fails."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ppn.durable import sync_folder
+from ppn.errors import PpnError
+from ppn.host.backend import Backend, LibvirtFailed
+from ppn.host.disk import create_disk, grow_disk
+from ppn.host.domain import DomainInput, disk_xml, domain_xml
+from ppn.host.images import GuestImage, read_image
+from ppn.host.model import Accelerator, NodeState
+from ppn.host.paths import Paths
+from ppn.host.plan import Action, ActionKind, wanted_disks
+from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar, write_sidecar
+from ppn.host.spec import VmSpec
+from ppn.pool.ledger import DEFAULT_WEIGHT
+
+GRACE_SECONDS = 60.0
+GIB = 1024 * 1024 * 1024
+
+
+class NotRunning(PpnError):
+    """A VM that was started and does not run."""
+
+    code = "vm_not_running"
+
+
+class Execution:
+    """One change to one VM, under the node's lock.
+
+    Args:
+        spec: the VM as it shall be.
+        node: the node as it was read under the lock.
+        paths: the node's files.
+        backend: a connection to libvirt.
+    """
+
+    def __init__(self, spec: VmSpec, node: NodeState, paths: Paths, backend: Backend) -> None:
+        self.spec = spec
+        self.node = node
+        self.paths = paths
+        self.files = paths.vm(spec.name)
+        self.backend = backend
+        self.warnings: list[str] = []
+        self._sidecar = self._known_sidecar()
+        self._steps: dict[ActionKind, Callable[[Action], None]] = {
+            ActionKind.RESERVE: self._reserve,
+            ActionKind.CREATE_DISK: self._create_disk,
+            ActionKind.GROW_DISK: self._grow_disk,
+            ActionKind.WRITE_SEED: self._write_seed,
+            ActionKind.DEFINE: self._define,
+            ActionKind.ATTACH_DISK: self._attach_disk,
+            ActionKind.START: self._start,
+            ActionKind.STOP: self._stop,
+            ActionKind.UNDEFINE: self._undefine,
+            ActionKind.REMOVE_FILES: self._remove_files,
+            ActionKind.RECORD: self._record,
+        }
+
+    def run(self, actions: Sequence[Action]) -> None:
+        """Carry out the steps in order; on failure a new VM leaves nothing behind (HOST-11).
+
+        Raises:
+            PpnError: the step that failed; what this run made has been taken back.
+        """
+        with ExitStack() as undo:
+            for action in actions:
+                self._push_undo(undo, action)
+                self._steps[action.kind](action)
+            undo.pop_all()
+
+    def _push_undo(self, undo: ExitStack, action: Action) -> None:
+        if action.kind is ActionKind.RESERVE:
+            undo.callback(self._discard)
+        elif action.kind is ActionKind.CREATE_DISK:
+            undo.callback(self._discard_disk, action.disk)
+
+    def _discard(self) -> None:
+        """Undo a whole creation; the files go last, for they say that there is something."""
+        self.backend.discard(self.spec.name)
+        self._remove_folder()
+
+    def _discard_disk(self, name: str) -> None:
+        path = self.files.disk(name)
+        if str(path) not in self.backend.disks(self.spec.name):
+            path.unlink(missing_ok=True)
+
+    def _known_sidecar(self) -> Sidecar | None:
+        try:
+            return read_sidecar(self.files.sidecar)
+        except SidecarDamaged:
+            # Only a removal gets here, and it needs nothing from the sidecar.
+            return None
+
+    @property
+    def _identity(self) -> Sidecar:
+        if self._sidecar is None:
+            raise PpnError(
+                f"vm {self.spec.name} has no sidecar", code="sidecar_missing", hint="run again"
+            )
+        return self._sidecar
+
+    def _image(self) -> GuestImage:
+        return read_image(self.paths.image(self.spec.image))
+
+    def _reserve(self, _: Action) -> None:
+        """The folder appears with its sidecar in it: what is there is known from then on."""
+        self.paths.vms.mkdir(mode=0o711, parents=True, exist_ok=True)
+        making = self.paths.vms / f".{self.spec.name}.new"
+        making.mkdir(mode=0o711)
+        self._sidecar = Sidecar(
+            uuid=str(uuid.uuid4()),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            phase="creating",
+            spec=self.spec,
+        )
+        write_sidecar(making / self.files.sidecar.name, self._sidecar)
+        os.rename(making, self.files.folder)
+        sync_folder(self.paths.vms)
+
+    def _create_disk(self, action: Action) -> None:
+        base = self._image().base if action.disk == "root" else None
+        create_disk(self.files.disk(action.disk), action.size_gib, base)
+
+    def _grow_disk(self, action: Action) -> None:
+        path = self.files.disk(action.disk)
+        if self.backend.is_running(self.spec.name):
+            self.backend.resize_disk(self.spec.name, str(path), action.size_gib * GIB)
+        else:
+            grow_disk(path, action.size_gib)
+
+    def _write_seed(self, _: Action) -> None:
+        # Imported here: reading ISO code takes longer than most changes, which need no seed.
+        from ppn.host.seed import write_seed
+
+        write_seed(self.files.seed, self.spec, self._identity.uuid)
+
+    def _define(self, _: Action) -> None:
+        if not self.node.kvm.usable:
+            self._define_under("tcg")
+            return
+        try:
+            self._define_under("kvm")
+        except LibvirtFailed as error:
+            self._fall_back(error)
+
+    def _define_under(self, accelerator: Accelerator) -> None:
+        grant = self.node.ledger.grant(self.spec.name)
+        weight = grant.weight if grant is not None else DEFAULT_WEIGHT
+        given = DomainInput(
+            uuid=self._identity.uuid,
+            paths=self.files,
+            boot=self._image().boot,
+            accelerator=accelerator,
+            weight=weight if self.node.cpu_weight.enforced else None,
+        )
+        self.backend.define(domain_xml(self.spec, given))
+
+    def _attach_disk(self, action: Action) -> None:
+        names = [name for name, _ in wanted_disks(self.spec)]
+        xml = disk_xml(self.files, action.disk, names.index(action.disk))
+        self.backend.attach(self.spec.name, xml)
+
+    def _start(self, _: Action) -> None:
+        try:
+            self._start_once()
+        except (LibvirtFailed, NotRunning) as error:
+            if not self.node.kvm.usable or self.warnings:
+                raise
+            self._fall_back(error)
+            self._start_once()
+
+    def _fall_back(self, error: PpnError) -> None:
+        """KVM can fail for one VM where it served the probe: emulation is slower, not absent."""
+        self.warnings.append(f"vm {self.spec.name} does not run under KVM: {error.message}")
+        self._define_under("tcg")
+
+    def _start_once(self) -> None:
+        self.backend.start(self.spec.name)
+        if not self.backend.is_running(self.spec.name):
+            raise NotRunning(
+                f"vm {self.spec.name} was started and stopped at once",
+                hint=f"look at {self.files.serial_log} and libvirt's log of the domain",
+            )
+
+    def _stop(self, _: Action) -> None:
+        self.backend.stop(self.spec.name, grace=0 if self.spec.state == "absent" else GRACE_SECONDS)
+
+    def _undefine(self, _: Action) -> None:
+        self.backend.undefine(self.spec.name)
+
+    def _remove_files(self, _: Action) -> None:
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        """The folder leaves its name in one step, so that no part of a VM is ever seen."""
+        gone = self.paths.vms / f".{self.spec.name}.{secrets.token_hex(6)}.gone"
+        if self.files.folder.exists():
+            os.rename(self.files.folder, gone)
+            sync_folder(self.paths.vms)
+        sweep(self.paths)
+
+    def _record(self, _: Action) -> None:
+        known = self._identity
+        self._sidecar = known.model_copy(update={"phase": "ready", "spec": self.spec})
+        write_sidecar(self.files.sidecar, self._sidecar)
+
+
+def sweep(paths: Paths) -> None:
+    """Remove what killed runs left half made or half removed; only under the node's lock."""
+    for leftover in _leftovers(paths.vms):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def _leftovers(vms: Path) -> Iterator[Path]:
+    for pattern in (".*.new", ".*.gone", "*/.*.new"):
+        yield from list(vms.glob(pattern))
+
+
+@contextmanager
+def as_errors(what: str) -> Iterator[None]:
+    """Turn the system's file errors into ppn's, naming what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise PpnError(
+            f"cannot {what}: {error.filename or ''}: {error.strerror}",
+            code="file_failed",
+            hint="check room and permissions on the node",
+        ) from error

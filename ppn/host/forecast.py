@@ -1,0 +1,115 @@
+"""What a node will be once a VM is made so: lets several declarations be judged before any is."""
+
+from __future__ import annotations
+
+from ppn.host.model import (
+    DiskPool,
+    Enforcement,
+    Image,
+    Kvm,
+    LedgerStatus,
+    LibvirtStatus,
+    NodeState,
+    Pool,
+    Settings,
+    Topology,
+    VmDisk,
+    VmMemory,
+    VmView,
+    VmWeight,
+)
+from ppn.host.plan import MIB_PER_GIB, wanted_disks
+from ppn.host.policy import minimum_of
+from ppn.host.spec import VmSpec
+
+
+def blank_node(
+    settings: Settings, topology: Topology, disk: DiskPool, images: tuple[Image, ...]
+) -> NodeState:
+    """A node on which nothing of ppn is installed yet, as the hypervisor role will leave it."""
+    return NodeState(
+        settings=settings,
+        boot_id="",
+        libvirt=LibvirtStatus(ok=True),
+        kvm=Kvm(usable=False, reason="not probed yet"),
+        topology=topology,
+        cpu_weight=Enforcement(enforced=False, reason="not known yet"),
+        ledger=LedgerStatus(ok=True),
+        pool=Pool(
+            physical_mib=topology.memory_mib,
+            available_mib=topology.memory_mib,
+            free_mib=topology.memory_mib,
+            startable_mib=topology.memory_mib - settings.memory_buffer_mib,
+            reserved_mib=settings.memory_buffer_mib,
+            vcpus=topology.cpus,
+            vcpu_buffer=settings.vcpu_buffer,
+            vcpus_allocated=0,
+        ),
+        disk=disk,
+        images=images,
+    )
+
+
+def after(node: NodeState, spec: VmSpec) -> NodeState:
+    """The node once an admitted VM is as its spec says.
+
+    Args:
+        node: the node before, with the ledger that will be in force.
+        spec: a VM that `admit` accepts on that node.
+    """
+    before = node.vm(spec.name)
+    others = tuple(vm for vm in node.vms if vm.name != spec.name)
+    view = () if spec.state == "absent" else (_view(spec, minimum_of(spec, node)),)
+    freed = _held(before)
+    taken = _held(view[0]) if view else 0
+    pool = node.pool.model_copy(
+        update={
+            "available_mib": node.pool.available_mib + _minimum(before) - sum(map(_minimum, view)),
+            "free_mib": node.pool.free_mib + freed - taken,
+            "startable_mib": node.pool.startable_mib + freed - taken,
+            "vcpus_allocated": node.pool.vcpus_allocated - _vcpus(before) + sum(map(_vcpus, view)),
+        }
+    )
+    growth = sum(map(_promised, view)) - _promised(before)
+    disk = node.disk.model_copy(update={"promised_mib": node.disk.promised_mib + growth})
+    return node.model_copy(update={"pool": pool, "disk": disk, "vms": (*others, *view)})
+
+
+def _view(spec: VmSpec, minimum_mib: int) -> VmView:
+    running = spec.state == "running"
+    return VmView(
+        name=spec.name,
+        spec=spec,
+        state="running" if running else "stopped",
+        phase="ready",
+        digest=spec.digest(),
+        seed=True,
+        memory=VmMemory(
+            maximum_mib=spec.memory_mib,
+            current_mib=spec.memory_mib if running else None,
+            minimum_mib=minimum_mib,
+        ),
+        weight=VmWeight(wanted=0),
+        disks=tuple(
+            VmDisk(name=name, size_mib=size_gib * MIB_PER_GIB, attached=True)
+            for name, size_gib in wanted_disks(spec)
+        ),
+        sidecar="ok",
+    )
+
+
+def _held(vm: VmView | None) -> int:
+    """Memory in MiB that a VM holds now."""
+    return (vm.memory.current_mib or 0) if vm is not None and vm.state == "running" else 0
+
+
+def _minimum(vm: VmView | None) -> int:
+    return vm.memory.minimum_mib if vm is not None else 0
+
+
+def _vcpus(vm: VmView | None) -> int:
+    return vm.spec.vcpus if vm is not None and vm.spec is not None else 0
+
+
+def _promised(vm: VmView | None) -> int:
+    return sum(disk.size_mib for disk in vm.disks) if vm is not None else 0

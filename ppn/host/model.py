@@ -1,0 +1,255 @@
+"""Everything about a node in one value: what `ppn host state --json` prints and policy reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ppn.host.spec import VmSpec
+
+Accelerator = Literal["kvm", "tcg"]
+
+
+class Frozen(BaseModel):
+    """A part of the state: immutable, and tolerant of fields a newer node adds."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True
+    )
+
+
+class Problem(Frozen):
+    """Something that is not as it should be, with a stable code."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Settings(Frozen):
+    """What the operator decided about this node.
+
+    Args:
+        name: the node's name in the inventory.
+        reserved: kept for its own user; no tenant's VM goes there.
+        allow_odd_vcpus: VMs with an odd vCPU count are accepted.
+        vcpu_buffer: CPUs no VM is promised.
+        memory_buffer_mib: memory in MiB no VM is promised.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    reserved: bool = False
+    allow_odd_vcpus: bool = False
+    vcpu_buffer: int = Field(default=0, ge=0)
+    memory_buffer_mib: int = Field(default=512, ge=0)
+
+
+class LibvirtStatus(Frozen):
+    """Whether libvirt answered."""
+
+    ok: bool
+    error: Problem | None = None
+
+
+class Kvm(Frozen):
+    """Whether guest code really ran under KVM in this boot, and why (not) (HOST-09)."""
+
+    usable: bool
+    reason: str
+    probed: bool = False
+
+
+class Socket(Frozen):
+    """One CPU socket: its logical CPUs and its number of cores."""
+
+    id: int
+    cpus: tuple[int, ...]
+    cores: int
+
+
+class NumaNode(Frozen):
+    """One NUMA node: its CPUs and its memory in MiB."""
+
+    id: int
+    cpus: tuple[int, ...]
+    memory_mib: int
+
+
+class Topology(Frozen):
+    """The node's hardware as the kernel shows it; memory in MiB."""
+
+    cpus: int
+    sockets: tuple[Socket, ...]
+    numa_nodes: tuple[NumaNode, ...] = ()
+    memory_mib: int
+
+    @property
+    def largest_socket(self) -> int:
+        """The most cores one socket has."""
+        return max((socket.cores for socket in self.sockets), default=0)
+
+
+class Enforcement(Frozen):
+    """Whether CPU weights take effect on this node, with the reason when they do not."""
+
+    enforced: bool
+    reason: str = ""
+
+
+class LedgerGrant(Frozen):
+    """What the ledger's latest entry gives a VM."""
+
+    vm: str
+    weight: int
+    minimum_mib: int
+
+
+class LedgerStatus(Frozen):
+    """The node's copy of the capability ledger."""
+
+    ok: bool
+    entries: int = 0
+    head: str = ""
+    error: Problem | None = None
+    grants: tuple[LedgerGrant, ...] = ()
+
+    def grant(self, vm: str) -> LedgerGrant | None:
+        """What the ledger gives this VM; None when it says nothing."""
+        return next((grant for grant in self.grants if grant.vm == vm), None)
+
+
+class Pool(Frozen):
+    """The node's memory and CPUs as a pool (BAL-07, NUMA-07).
+
+    Args:
+        physical_mib: MemTotal.
+        available_mib: physical - sum of all balloon minimums: what could be had.
+        free_mib: memory the kernel could hand out now: what is there.
+        startable_mib: the largest VM that may start now: the smaller of `free_mib` and
+            physical - buffer - what running VMs hold.
+        reserved_mib: the memory buffer no VM is promised.
+        vcpus: CPUs of the node.
+        vcpu_buffer: CPUs no VM is promised.
+        vcpus_allocated: sum over all VMs, stopped ones too.
+    """
+
+    physical_mib: int
+    available_mib: int
+    free_mib: int
+    startable_mib: int
+    reserved_mib: int
+    vcpus: int
+    vcpu_buffer: int
+    vcpus_allocated: int
+
+
+class DiskPool(Frozen):
+    """Room for VM disks in MiB; `promised` is what existing disks may still grow by."""
+
+    total_mib: int
+    free_mib: int
+    promised_mib: int
+
+
+class Image(Frozen):
+    """A guest image on the node; `digest` is the SHA-256 of its manifest."""
+
+    name: str
+    digest: str
+    direct_boot: bool = False
+    disk_mib: int = 0
+
+
+class VmMemory(Frozen):
+    """A VM's memory in MiB: the most, what it has, what it keeps, what the guest leaves unused."""
+
+    maximum_mib: int
+    current_mib: int | None = None
+    minimum_mib: int
+    unused_mib: int | None = None
+
+
+class VmWeight(Frozen):
+    """A VM's CPU weight: from the ledger, as the kernel has it, and whether it takes effect."""
+
+    wanted: int
+    actual: int | None = None
+    enforced: bool = False
+    reason: str = ""
+
+
+class VmDisk(Frozen):
+    """A disk file of a VM: its virtual size in MiB, and whether the domain has it."""
+
+    name: str
+    size_mib: int
+    attached: bool = False
+
+
+class VmView(Frozen):
+    """A VM as it is.
+
+    Args:
+        name: its name, known even when the sidecar is not readable.
+        spec: what the sidecar says it shall be; None when missing or damaged.
+        state: `missing` when libvirt has no such domain, `unknown` when libvirt is silent.
+        phase: `creating` until the VM first reached its wanted state.
+        digest: of the spec the domain was defined from; empty when there is no domain.
+        seed: the seed volume is there.
+    """
+
+    name: str
+    spec: VmSpec | None = None
+    uuid: str | None = None
+    state: Literal["running", "stopped", "missing", "unknown"]
+    phase: Literal["creating", "ready"] | None = None
+    digest: str = ""
+    seed: bool = False
+    accelerator: Accelerator | None = None
+    pid: int | None = None
+    memory: VmMemory
+    weight: VmWeight
+    disks: tuple[VmDisk, ...] = ()
+    sidecar: Literal["ok", "missing", "damaged"]
+    problems: tuple[Problem, ...] = ()
+
+    def disk(self, name: str) -> VmDisk | None:
+        """One of its disks by name; None when there is no file."""
+        return next((disk for disk in self.disks if disk.name == name), None)
+
+
+class Unmanaged(Frozen):
+    """Something on the node that came another way."""
+
+    name: str
+    kind: Literal["domain", "folder"]
+
+
+class NodeState(Frozen):
+    """A node's VMs, pool, topology and capabilities, read in one go."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    settings: Settings
+    boot_id: str
+    libvirt: LibvirtStatus
+    kvm: Kvm
+    topology: Topology
+    cpu_weight: Enforcement
+    ledger: LedgerStatus
+    pool: Pool
+    disk: DiskPool
+    images: tuple[Image, ...] = ()
+    vms: tuple[VmView, ...] = ()
+    unmanaged: tuple[Unmanaged, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def vm(self, name: str) -> VmView | None:
+        """A VM by its name; None when the node has none of that name."""
+        return next((vm for vm in self.vms if vm.name == name), None)
+
+    def image(self, name: str) -> Image | None:
+        """A guest image by its name; None when the node has none of that name."""
+        return next((image for image in self.images if image.name == name), None)

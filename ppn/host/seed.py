@@ -1,0 +1,63 @@
+"""The cloud-init NoCloud volume of a VM (HOST-03).
+
+Both documents are JSON, which every YAML reader reads as itself: a value stays a value, whatever
+characters it holds, and can never become a key.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+from pycdlib import PyCdlib
+
+from ppn.durable import write_atomic
+from ppn.host.spec import VmSpec
+
+VOLUME_LABEL = "cidata"
+# JSON text may hold these as they are; YAML forbids them or takes them for line breaks. Not all
+# that is beyond ASCII is escaped, for YAML readers do not join JSON's surrogate pairs.
+NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def user_data(spec: VmSpec) -> bytes:
+    """The cloud-config of a VM: the owner's own, and what the spec's fields decide."""
+    config: dict[str, object] = dict(spec.user_data or {})
+    config["hostname"] = spec.hostname
+    if spec.ssh_keys:
+        config["ssh_authorized_keys"] = list(spec.ssh_keys)
+    return b"#cloud-config\n" + _document(config)
+
+
+def meta_data(spec: VmSpec, uuid: str) -> bytes:
+    """The instance's identity; cloud-init runs its first-boot modules once for each."""
+    return _document({"instance-id": uuid, "local-hostname": spec.hostname})
+
+
+def seed_image(spec: VmSpec, uuid: str) -> bytes:
+    """The whole volume: ISO 9660 with Rock Ridge and Joliet names, labelled `cidata`."""
+    volume = PyCdlib()
+    volume.new(interchange_level=3, vol_ident=VOLUME_LABEL, joliet=3, rock_ridge="1.09")
+    for name, plain, content in (
+        ("user-data", "/USERDATA.;1", user_data(spec)),
+        ("meta-data", "/METADATA.;1", meta_data(spec, uuid)),
+    ):
+        volume.add_fp(
+            io.BytesIO(content), len(content), plain, rr_name=name, joliet_path=f"/{name}"
+        )
+    image = io.BytesIO()
+    volume.write_fp(image)
+    volume.close()
+    return image.getvalue()
+
+
+def write_seed(path: Path, spec: VmSpec, uuid: str) -> None:
+    """Put a VM's seed in place; only root and the hypervisor read it."""
+    write_atomic(path, seed_image(spec, uuid), mode=0o600)
+
+
+def _document(values: dict[str, object]) -> bytes:
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    return NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode() + b"\n"

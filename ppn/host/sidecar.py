@@ -1,0 +1,82 @@
+"""What a VM shall be, written beside its disk so that no other machine need be asked (HOST-05)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppn.durable import write_atomic
+from ppn.errors import PpnError
+from ppn.host.spec import VmSpec
+
+
+class SidecarDamaged(PpnError):
+    """A sidecar that cannot be read as one; its content is never guessed."""
+
+    code = "sidecar_damaged"
+
+
+class Sidecar(BaseModel):
+    """A VM's identity and description on disk.
+
+    Args:
+        uuid: the VM's identity for its whole life.
+        created: when it was first asked for, RFC 3339 in UTC.
+        phase: `creating` until the VM first reached its wanted state.
+        spec: what it shall be.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    uuid: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    created: str
+    phase: Literal["creating", "ready"]
+    spec: VmSpec
+
+
+def write_sidecar(path: Path, sidecar: Sidecar) -> None:
+    """Put a sidecar in its place; a kill leaves the old one or the new one.
+
+    Only root may read it: user data can hold a guest's secrets.
+    """
+    write_atomic(path, sidecar.model_dump_json(indent=2).encode() + b"\n", mode=0o600)
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """The sidecar of the VM whose folder holds it; None when there is no file.
+
+    Raises:
+        SidecarDamaged: unreadable, no valid sidecar, or another VM's.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(path, str(error.strerror)) from error
+    try:
+        sidecar = Sidecar.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise _damaged(path, f"{where}: {first['msg']}") from error
+    if sidecar.spec.name != path.parent.name:
+        raise _damaged(path, f"it describes vm {sidecar.spec.name}")
+    return sidecar
+
+
+def _damaged(path: Path, reason: str) -> SidecarDamaged:
+    return SidecarDamaged(
+        f"{path}: {reason}",
+        hint="put back a copy, or declare the vm absent, which removes its disks",
+    )

@@ -1,0 +1,228 @@
+"""Reads a node's whole state: files, kernel, ledger and libvirt, each once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ppn.errors import PpnError
+from ppn.host.cgroup import cpu_weight_support
+from ppn.host.images import ImageDamaged, read_image
+from ppn.host.kvm import known_verdict
+from ppn.host.model import (
+    DiskPool,
+    Enforcement,
+    Image,
+    LedgerGrant,
+    LedgerStatus,
+    LibvirtStatus,
+    NodeState,
+    Pool,
+    Problem,
+    Settings,
+    Topology,
+    Unmanaged,
+)
+from ppn.host.paths import Paths
+from ppn.host.settings import read_settings
+from ppn.host.topology import read_memory, read_topology
+from ppn.host.vm_state import VmReading, read_vm
+from ppn.pool.keys import load_public
+from ppn.pool.policy import pool_available
+from ppn.pool.store import load
+
+if TYPE_CHECKING:
+    from ppn.host.backend import Backend, DomainFacts
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Domains:
+    """What libvirt says: its domains by name, or why it says nothing."""
+
+    facts: Mapping[str, DomainFacts]
+    error: PpnError | None = None
+
+
+def read_state(paths: Paths, uri: str | None = None) -> NodeState:
+    """Everything about this node in one value, also when libvirt does not answer.
+
+    Args:
+        paths: the node's files.
+        uri: libvirt's connection name; the environment's or the system's when None.
+
+    Raises:
+        SettingsDamaged: the node's settings cannot be read.
+        TopologyUnreadable: the kernel does not say what the hardware is.
+    """
+    return assemble(paths, _ask_libvirt(uri))
+
+
+def state_through(paths: Paths, backend: Backend) -> NodeState:
+    """The node's state over a connection that stands already."""
+    return assemble(paths, Domains({facts.name: facts for facts in backend.domains()}))
+
+
+def assemble(paths: Paths, domains: Domains) -> NodeState:
+    """Join what libvirt says with the node's files and kernel."""
+    settings = read_settings(paths.settings)
+    boot_id = read_boot_id(paths)
+    topology = read_topology(paths.sysfs, paths.procfs)
+    enforcement = cpu_weight_support(paths.sysfs, paths.qemu_conf)
+    ledger = read_ledger(paths)
+    images, problems = _images(paths)
+    readings = _vms(paths, domains, ledger, enforcement)
+    error = domains.error
+    return NodeState(
+        settings=settings,
+        boot_id=boot_id,
+        libvirt=LibvirtStatus(ok=error is None, error=problem_of(error) if error else None),
+        kvm=known_verdict(paths, boot_id),
+        topology=topology,
+        cpu_weight=enforcement,
+        ledger=ledger,
+        pool=_pool(paths, settings, topology, readings),
+        disk=_disk_pool(paths, readings),
+        images=images,
+        vms=tuple(reading.view for reading in readings),
+        unmanaged=_unmanaged(paths, domains),
+        problems=problems,
+    )
+
+
+def read_boot_id(paths: Paths) -> str:
+    """The kernel's name for the present boot; empty when it has none."""
+    try:
+        return paths.boot_id.read_text().strip()
+    except OSError:
+        return ""
+
+
+def read_ledger(paths: Paths) -> LedgerStatus:
+    """The node's copy of the capability ledger, verified; what is wrong with it otherwise."""
+    if not paths.ledger.exists():
+        return LedgerStatus(ok=True)
+    try:
+        ledger = load(paths.ledger, load_public(paths.operator_key))
+    except PpnError as error:
+        return LedgerStatus(ok=False, error=problem_of(error))
+    found = (ledger.latest(vm) for vm in sorted(ledger.grants))
+    return LedgerStatus(
+        ok=True,
+        entries=len(ledger.entries),
+        head=ledger.head,
+        grants=tuple(
+            LedgerGrant(vm=grant.vm, weight=grant.weight, minimum_mib=grant.minimum_mib)
+            for grant in found
+            if grant is not None
+        ),
+    )
+
+
+def problem_of(error: PpnError) -> Problem:
+    """An error as a part of the state."""
+    return Problem(code=error.code, message=error.message, hint=error.hint)
+
+
+def _ask_libvirt(uri: str | None) -> Domains:
+    try:
+        from ppn.host.backend import Backend
+    except ImportError as error:
+        missing = PpnError(
+            f"cannot load libvirt's Python module: {error}",
+            code="libvirt_missing",
+            hint="install python3-libvirt on the node",
+        )
+        return Domains({}, missing)
+    try:
+        with Backend(uri) as backend:
+            return Domains({facts.name: facts for facts in backend.domains()})
+    except PpnError as error:
+        return Domains({}, error)
+
+
+def _images(paths: Paths) -> tuple[tuple[Image, ...], tuple[Problem, ...]]:
+    images: list[Image] = []
+    problems: list[Problem] = []
+    for folder in _folders(paths.images):
+        try:
+            images.append(read_image(folder).image)
+        except ImageDamaged as error:
+            problems.append(problem_of(error))
+    return tuple(images), tuple(problems)
+
+
+def _vms(
+    paths: Paths, domains: Domains, ledger: LedgerStatus, enforcement: Enforcement
+) -> tuple[VmReading, ...]:
+    managed = {name for name, facts in domains.facts.items() if facts.owner is not None}
+    with_sidecar = {folder.name for folder in _folders(paths.vms) if paths.vm(folder.name).known}
+    return tuple(
+        read_vm(
+            paths,
+            name,
+            domain=domains.facts[name] if name in managed else None,
+            libvirt_answers=domains.error is None,
+            grant=ledger.grant(name),
+            enforcement=enforcement,
+        )
+        for name in sorted(managed | with_sidecar)
+    )
+
+
+def _unmanaged(paths: Paths, domains: Domains) -> tuple[Unmanaged, ...]:
+    foreign = [name for name, facts in domains.facts.items() if facts.owner is None]
+    managed = domains.facts.keys() - set(foreign)
+    strays = [
+        folder.name
+        for folder in _folders(paths.vms)
+        if not paths.vm(folder.name).known and folder.name not in managed
+    ]
+    return (
+        *(Unmanaged(name=name, kind="domain") for name in sorted(foreign)),
+        *(Unmanaged(name=name, kind="folder") for name in strays),
+    )
+
+
+def _pool(
+    paths: Paths, settings: Settings, topology: Topology, readings: tuple[VmReading, ...]
+) -> Pool:
+    free = read_memory(paths.procfs / "meminfo").get("MemAvailable", 0)
+    held = sum(reading.view.memory.current_mib or 0 for reading in readings)
+    physical, buffer = topology.memory_mib, settings.memory_buffer_mib
+    minimums = [reading.view.memory.minimum_mib for reading in readings]
+    return Pool(
+        physical_mib=physical,
+        available_mib=pool_available(physical, minimums),
+        free_mib=free,
+        startable_mib=max(min(free, physical - buffer - held), 0),
+        reserved_mib=buffer,
+        vcpus=topology.cpus,
+        vcpu_buffer=settings.vcpu_buffer,
+        vcpus_allocated=sum(reading.vcpus for reading in readings),
+    )
+
+
+def _disk_pool(paths: Paths, readings: tuple[VmReading, ...]) -> DiskPool:
+    place = paths.vms
+    while not place.exists():
+        place = place.parent
+    figures = os.statvfs(place)
+    return DiskPool(
+        total_mib=figures.f_blocks * figures.f_frsize // MIB,
+        free_mib=figures.f_bavail * figures.f_frsize // MIB,
+        promised_mib=sum(reading.growth_mib for reading in readings),
+    )
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in a folder by name; hidden ones are leftovers of a killed run."""
+    try:
+        entries = sorted(parent.iterdir())
+    except FileNotFoundError:
+        return []
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]

@@ -1,0 +1,167 @@
+"""Reads one VM: its sidecar and disks, joined with its domain and its ledger entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ppn.host.disk import DiskDamaged, disk_sizes
+from ppn.host.model import (
+    Enforcement,
+    LedgerGrant,
+    Problem,
+    VmDisk,
+    VmMemory,
+    VmView,
+    VmWeight,
+)
+from ppn.host.paths import Paths, VmPaths
+from ppn.host.plan import wanted_disks
+from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar
+from ppn.host.spec import VmSpec
+from ppn.pool.ledger import DEFAULT_WEIGHT
+
+if TYPE_CHECKING:
+    from ppn.host.backend import DomainFacts
+
+
+@dataclass(frozen=True)
+class VmReading:
+    """A VM with what it takes from the node: vCPUs, and MiB its disks may still grow by."""
+
+    view: VmView
+    vcpus: int
+    growth_mib: int
+
+
+def read_vm(
+    paths: Paths,
+    name: str,
+    *,
+    domain: DomainFacts | None,
+    libvirt_answers: bool,
+    grant: LedgerGrant | None,
+    enforcement: Enforcement,
+) -> VmReading:
+    """One VM as it is.
+
+    Args:
+        paths: the node's files.
+        name: the VM.
+        domain: what libvirt has of it; None when it has none, or is silent.
+        libvirt_answers: tells those two cases apart.
+        grant: what the ledger gives it; None when it says nothing.
+        enforcement: whether CPU weights take effect on this node.
+    """
+    files = paths.vm(name)
+    problems: list[Problem] = []
+    sidecar, condition = _sidecar(files, problems)
+    spec = sidecar.spec if sidecar is not None else None
+    disks, growth = _disks(files, sidecar, domain, problems)
+    memory = _memory(spec, domain, grant)
+    if grant is None:
+        problems.append(_no_entry(name, memory.minimum_mib))
+    view = VmView(
+        name=name,
+        spec=spec,
+        uuid=sidecar.uuid if sidecar is not None else domain.uuid if domain else None,
+        state=_state(domain, libvirt_answers),
+        phase=sidecar.phase if sidecar is not None else None,
+        digest=domain.digest if domain is not None else "",
+        seed=files.seed.exists(),
+        accelerator=domain.accelerator if domain is not None else None,
+        pid=_pid(paths, name) if domain is not None and domain.running else None,
+        memory=memory,
+        weight=_weight(domain, grant, enforcement),
+        disks=disks,
+        sidecar=condition,
+        problems=tuple(problems),
+    )
+    vcpus = spec.vcpus if spec is not None else domain.vcpus if domain else 0
+    return VmReading(view, vcpus, growth)
+
+
+def _memory(spec: VmSpec | None, domain: DomainFacts | None, grant: LedgerGrant | None) -> VmMemory:
+    maximum = spec.memory_mib if spec is not None else domain.maximum_mib if domain else 0
+    return VmMemory(
+        maximum_mib=maximum,
+        current_mib=domain.current_mib if domain is not None else None,
+        minimum_mib=grant.minimum_mib if grant is not None else maximum,
+        unused_mib=domain.unused_mib if domain is not None else None,
+    )
+
+
+def _no_entry(name: str, minimum_mib: int) -> Problem:
+    return Problem(
+        code="no_ledger_entry",
+        message=f"vm {name} has no ledger entry: weight {DEFAULT_WEIGHT},"
+        f" minimum {minimum_mib} MiB",
+        hint="ppn ledger set",
+    )
+
+
+def _state(
+    domain: DomainFacts | None, libvirt_answers: bool
+) -> Literal["running", "stopped", "missing", "unknown"]:
+    if domain is None:
+        return "missing" if libvirt_answers else "unknown"
+    return "running" if domain.running else "stopped"
+
+
+def _sidecar(
+    files: VmPaths, problems: list[Problem]
+) -> tuple[Sidecar | None, Literal["ok", "missing", "damaged"]]:
+    try:
+        sidecar = read_sidecar(files.sidecar)
+    except SidecarDamaged as error:
+        problems.append(Problem(code=error.code, message=error.message, hint=error.hint))
+        return None, "damaged"
+    return sidecar, "missing" if sidecar is None else "ok"
+
+
+def _disks(
+    files: VmPaths, sidecar: Sidecar | None, domain: DomainFacts | None, problems: list[Problem]
+) -> tuple[tuple[VmDisk, ...], int]:
+    """Every disk file in the VM's folder, and by how much they may still grow in MiB."""
+    declared = [name for name, _ in wanted_disks(sidecar.spec)] if sidecar is not None else []
+    present = {path.stem: path for path in sorted(files.folder.glob("[a-z]*.qcow2"))}
+    # The root disk's file is not called by the disk's name.
+    names = ["root" if stem == "disk" else stem for stem in present]
+    attached = domain.disks if domain is not None and domain.running else frozenset()
+    disks: list[VmDisk] = []
+    growth = 0
+    for name in sorted(names, key=lambda name: (name not in declared, name)):
+        path = files.disk(name)
+        try:
+            virtual, allocated = disk_sizes(path)
+        except DiskDamaged as error:
+            problems.append(Problem(code=error.code, message=error.message, hint=error.hint))
+            continue
+        growth += max(virtual - allocated, 0)
+        disks.append(VmDisk(name=name, size_mib=virtual, attached=str(path) in attached))
+    return tuple(disks), growth
+
+
+def _weight(
+    domain: DomainFacts | None, grant: LedgerGrant | None, enforcement: Enforcement
+) -> VmWeight:
+    wanted = grant.weight if grant is not None else DEFAULT_WEIGHT
+    actual = domain.weight if domain is not None else None
+    if not enforcement.enforced:
+        reason = enforcement.reason
+    elif domain is None or not domain.running:
+        reason = "not running"
+    elif actual is None:
+        reason = domain.weight_error or "libvirt reports no weight"
+    elif actual != wanted:
+        reason = f"the kernel has {actual}; ppn host enforce puts it right"
+    else:
+        return VmWeight(wanted=wanted, actual=actual, enforced=True)
+    return VmWeight(wanted=wanted, actual=actual, enforced=False, reason=reason)
+
+
+def _pid(paths: Paths, name: str) -> int | None:
+    try:
+        return int(paths.pid_file(name).read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,120 @@
+"""What the inventory allows on the mesh, as an nftables table of our own (MESH-01, MESH-02).
+
+The table `inet ppn` judges only what enters or leaves through the mesh interface, and packets for
+mesh addresses that arrive from anywhere else. The underlay is not its business: WireGuard's UDP
+port and SSH stay as reachable as they were. No other table is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
+
+from ppn.inventory import KEEPER_PORT, PROBE_RANGE, Node, Pool
+from ppn.mesh.peers import probe_address
+
+TABLE = "ppn"
+FILE = "/etc/nftables.d/ppn.nft"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A port that mesh nodes may reach on a node.
+
+    Args:
+        port: destination port.
+        protocol: of the transport layer.
+        from_role: only nodes with this role may; all nodes when `None`.
+        on_role: only on nodes with this role; on all when `None`.
+    """
+
+    port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    from_role: str | None = None
+    on_role: str | None = None
+
+
+SSH = Service(22)
+
+
+def ruleset(pool: Pool, node: Node, services: Iterable[Service] = (SSH,)) -> str:
+    """The whole file for `nft -f`; loading it replaces the table in one transaction.
+
+    Args:
+        pool: the sound nodes of the inventory.
+        node: whose file it is.
+        services: what is reachable over the mesh besides ICMP and the path keeper.
+    """
+    lines = [
+        "# Written by ppn from the inventory; changes made here are undone by the next run.",
+        f"table inet {TABLE}",
+        f"delete table inet {TABLE}",
+        f"table inet {TABLE} {{",
+        *_block("chain input", _input(pool, node, services)),
+        *_block("chain forward", _forward(pool, node)),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _input(pool: Pool, node: Node, services: Iterable[Service]) -> Iterator[str]:
+    mesh = pool.interface
+    yield "type filter hook input priority filter; policy accept;"
+    # A mesh address is reachable through the mesh alone, whatever the underlay routes here.
+    yield f'iifname != {{ "lo", "{mesh}" }} ip daddr {pool.range} counter drop'
+    yield f'iifname != {{ "lo", "{mesh}" }} ip6 daddr {PROBE_RANGE} counter drop'
+    yield f'iifname != "{mesh}" accept'
+    nodes = [one.address for one in pool.nodes]
+    probes = _set(probe_address(pool, one) for one in pool.nodes)
+    yield (
+        f"ip6 saddr {probes} ip6 daddr {probe_address(pool, node)} udp dport {KEEPER_PORT} accept"
+    )
+    yield f"ip6 saddr {probes} meta l4proto ipv6-icmp accept"
+    # Answers may come from a range behind a node; questions may not.
+    yield f"ip saddr != {_set([*nodes, *_ranges(pool)])} counter drop"
+    yield "ct state established,related accept"
+    yield f"ip saddr {_set(nodes)} meta l4proto icmp accept"
+    for service in services:
+        sources = [
+            one.address for one in pool.nodes if service.from_role in (None, *sorted(one.roles))
+        ]
+        if sources and (service.on_role is None or service.on_role in node.roles):
+            yield f"ip saddr {_set(sources)} {service.protocol} dport {service.port} accept"
+    yield "counter drop"
+
+
+def _forward(pool: Pool, node: Node) -> Iterator[str]:
+    mesh = pool.interface
+    yield "type filter hook forward priority filter; policy accept;"
+    known = _set([*(one.address for one in pool.nodes), *_ranges(pool)])
+    if node.is_relay:
+        # Both directions are judged alike and without state: a flow may come here midway, when
+        # its direct path is lost (MESH-05).
+        yield f'iifname "{mesh}" oifname "{mesh}" ip saddr {known} ip daddr {known} accept'
+    if node.ranges:
+        own = _set(node.ranges)
+        yield f'iifname "{mesh}" oifname != "{mesh}" ip saddr {known} ip daddr {own} accept'
+        yield f'iifname != "{mesh}" oifname "{mesh}" ip saddr {own} ip daddr {known} accept'
+    yield f'iifname "{mesh}" counter drop'
+    yield f'oifname "{mesh}" counter drop'
+
+
+def _ranges(pool: Pool) -> list[IPv4Network]:
+    return [network for one in pool.nodes for network in one.ranges]
+
+
+def _set(values: Iterable[object]) -> str:
+    """An anonymous set, in the order of the addresses so that the text is stable."""
+    networks = sorted(_as_sortable(value) for value in values)
+    return f"{{ {', '.join(text for _, text in networks)} }}"
+
+
+def _as_sortable(value: object) -> tuple[int, str]:
+    first = value.network_address if isinstance(value, IPv4Network) else value
+    return (int(first) if isinstance(first, IPv4Address) else 0), str(value)
+
+
+def _block(head: str, rules: Iterable[str]) -> list[str]:
+    return [f"\t{head} {{", *(f"\t\t{rule}" for rule in rules), "\t}"]

@@ -1,0 +1,194 @@
+"""A node's WireGuard interface as text: the file wg-quick reads, and what `wg syncconf` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any
+
+from ppn.errors import PpnError
+from ppn.inventory import PROBE_RANGE
+from ppn.mesh.peers import KEEPALIVE_SECONDS, Interface, Kind, Network, Peer
+
+FOLDER = "/etc/wireguard"
+# Ranges are often somebody's local network: a node that stands in one keeps its own route.
+ROUTE_METRIC = 1000
+SCHEMA = 1
+
+
+class ConfigDamaged(PpnError):
+    """The path keeper's configuration is not what this version writes."""
+
+    code = "mesh_config_damaged"
+
+
+def key_path(interface: str) -> str:
+    """Where a node keeps its private key; it is made there and never leaves."""
+    return f"{FOLDER}/{interface}.key"
+
+
+def conf_path(interface: str) -> str:
+    """The file wg-quick reads."""
+    return f"{FOLDER}/{interface}.conf"
+
+
+def applied_path(interface: str) -> str:
+    """Holds the SHA-256 of the conf file that is in force; gone after a boot."""
+    return f"/run/ppn/{interface}.applied"
+
+
+def wg_quick(interface: Interface) -> str:
+    """The whole conf file of wg-quick, without the private key (MESH-04)."""
+    name = interface.interface
+    lines = [
+        "# Written by ppn from the inventory; changes made here are undone by the next run.",
+        f"# {interface.node}: the private key is in {key_path(name)}, made on this node.",
+        "[Interface]",
+        f"Address = {', '.join(addresses(interface))}",
+        f"ListenPort = {interface.port}",
+        "Table = off",
+        f"PostUp = wg set %i private-key {key_path('%i')}",
+        f"PostUp = echo {int(interface.forwards)} > /proc/sys/net/ipv4/conf/%i/forwarding",
+    ]
+    if interface.ranges:
+        # Answers from a range arrive on other interfaces.
+        lines.append("PostUp = echo 1 > /proc/sys/net/ipv4/ip_forward")
+    lines += [f"PostUp = ip {' '.join(route(network, '%i'))}" for network in interface.routes]
+    lines += [
+        "PostUp = mkdir -p /run/ppn",
+        f"PostUp = sha256sum < {conf_path('%i')} > {applied_path('%i')}",
+    ]
+    allowed = interface.allowed_ips()
+    for peer in interface.peers:
+        if peer.has_tunnel:
+            lines += ["", *_section(peer, allowed[peer.public_key])]
+    return "\n".join(lines) + "\n"
+
+
+def _section(peer: Peer, allowed: Iterable[Network]) -> Iterable[str]:
+    yield f"# {peer.name}"
+    yield "[Peer]"
+    yield f"PublicKey = {peer.public_key}"
+    yield f"AllowedIPs = {joined(allowed, ', ')}"
+    if peer.endpoint is not None:
+        yield f"Endpoint = {peer.endpoint}"
+    if peer.keepalive:
+        yield f"PersistentKeepalive = {KEEPALIVE_SECONDS}"
+
+
+def addresses(interface: Interface) -> tuple[str, ...]:
+    """The interface's own addresses with their prefix lengths."""
+    return (
+        f"{interface.address}/{interface.network.prefixlen}",
+        f"{interface.probe}/{PROBE_RANGE.prefixlen}",
+    )
+
+
+def route(network: IPv4Network, interface: str) -> tuple[str, ...]:
+    """The words for `ip` that send a range into the mesh."""
+    words = ("route", "replace", str(network), "dev", interface)
+    return (*words, "proto", "static", "metric", str(ROUTE_METRIC))
+
+
+def joined(networks: Iterable[Network], separator: str = ",") -> str:
+    """Networks as one text."""
+    return separator.join(str(network) for network in networks)
+
+
+def sync_stream(stripped: str, private_key: str, allowed: Mapping[str, Iterable[Network]]) -> str:
+    """What `wg syncconf` is to read so that no live tunnel drops (MESH-06).
+
+    `wg syncconf` clears a private key that its input does not name, and takes back what the path
+    keeper moved; so both are put into the stream, which goes through a pipe.
+
+    Args:
+        stripped: what `wg-quick strip` prints for the conf file.
+        private_key: the content of the key file.
+        allowed: per public key what its tunnel is to own, the keeper's choices included.
+    """
+    lines = []
+    peer = ""
+    for line in stripped.splitlines():
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key == "PublicKey":
+            peer = value
+        if key == "AllowedIPs" and peer in allowed:
+            line = f"AllowedIPs = {joined(allowed[peer])}"
+        lines.append(line)
+        if line.strip() == "[Interface]":
+            lines.append(f"PrivateKey = {private_key.strip()}")
+    return "\n".join(lines) + "\n"
+
+
+def keeper_config(interface: Interface) -> str:
+    """The content of /etc/ppn/mesh.json: the interface as the path keeper reads it."""
+    data = {
+        "schema": SCHEMA,
+        "node": interface.node,
+        "interface": interface.interface,
+        "network": str(interface.network),
+        "address": str(interface.address),
+        "probe": str(interface.probe),
+        "port": interface.port,
+        "relays": interface.relays,
+        "ranges": [str(network) for network in interface.ranges],
+        "carrier": interface.carrier,
+        "peers": [_peer_data(peer) for peer in interface.peers],
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _peer_data(peer: Peer) -> dict[str, object]:
+    return {
+        "name": peer.name,
+        "address": str(peer.address),
+        "probe": str(peer.probe),
+        "ranges": [str(network) for network in peer.ranges],
+        "public_key": peer.public_key,
+        "kind": peer.kind.value,
+        "endpoint": peer.endpoint,
+        "keepalive": peer.keepalive,
+    }
+
+
+def parse_keeper_config(text: str) -> Interface:
+    """The interface from the content of /etc/ppn/mesh.json.
+
+    Raises:
+        ConfigDamaged: no JSON, another schema, or a field that is missing or not sound.
+    """
+    try:
+        data = json.loads(text)
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {data['schema']!r}, not {SCHEMA}")
+        return Interface(
+            node=data["node"],
+            interface=data["interface"],
+            network=IPv4Network(data["network"]),
+            address=IPv4Address(data["address"]),
+            probe=IPv6Address(data["probe"]),
+            port=int(data["port"]),
+            relays=bool(data["relays"]),
+            ranges=tuple(IPv4Network(value) for value in data["ranges"]),
+            carrier=data["carrier"],
+            peers=tuple(_parse_peer(peer) for peer in data["peers"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigDamaged(
+            f"the mesh configuration is damaged: {error!r}",
+            hint="run the pool's deploy for this node, which writes it anew",
+        ) from error
+
+
+def _parse_peer(data: Mapping[str, Any]) -> Peer:
+    return Peer(
+        name=data["name"],
+        address=IPv4Address(data["address"]),
+        probe=IPv6Address(data["probe"]),
+        ranges=tuple(IPv4Network(value) for value in data["ranges"]),
+        public_key=data["public_key"],
+        kind=Kind(data["kind"]),
+        endpoint=data["endpoint"],
+        keepalive=bool(data["keepalive"]),
+    )

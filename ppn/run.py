@@ -1,0 +1,73 @@
+"""The one place where ppn starts other programs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppn.errors import PpnError
+
+
+class CommandFailed(PpnError):
+    """A program ended with an exit code the caller does not accept, or outlived its deadline."""
+
+    code = "command_failed"
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a finished program left behind."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    input: str | None = None,
+    accept: Sequence[int] = (0,),
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Completed:
+    """Run a program to its end and return its output.
+
+    Args:
+        argv: the program and its arguments; never a shell line.
+        timeout: seconds after which the program is killed.
+        input: text for its standard input; without it the input is empty.
+        accept: exit codes that are no error.
+        env: the whole environment of the program; inherited when not given.
+        cwd: the folder it runs in.
+
+    Raises:
+        CommandFailed: not found, not startable, timed out, or an exit code outside `accept`.
+    """
+    words = tuple(str(word) for word in argv)
+    try:
+        done = subprocess.run(
+            words,
+            input=input if input is not None else "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(f"{words[0]} did not end within {timeout:g} s") from error
+    except OSError as error:
+        raise CommandFailed(f"cannot start {words[0]}: {error.strerror}") from error
+    if done.returncode not in accept:
+        last = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise CommandFailed(
+            f"{' '.join(words[:3])} … ended with {done.returncode}: {' | '.join(last)}"
+        )
+    return Completed(words, done.returncode, done.stdout, done.stderr)
