@@ -1,0 +1,1 @@
+"""What a node becomes: one role per file, composed by `site.py`."""

@@ -1,0 +1,66 @@
+"""What makes a node a hypervisor: libvirt, QEMU, its settings, the ledger's trust, guest images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyinfra.api import deploy
+
+from deploys.declared import Declaration
+from deploys.units import unit_file
+from facts.hardware import Hardware
+from operations import files, images, packages, systemd
+from operations.files import File
+from operations.systemd import Unit
+
+PACKAGES = [
+    "busybox-static",
+    "libvirt-clients",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-daemon-system",
+    "python3-libvirt",
+    "qemu-system-x86",
+    "qemu-utils",
+]
+QEMU_CONF = "/etc/libvirt/qemu.conf"
+
+
+def qemu_conf(hardware: Hardware) -> str:
+    """libvirt's settings for QEMU on this hardware."""
+    lines = ["# Written by ppn; changes made here are undone by the next run."]
+    if not hardware.cpu_controller:
+        # libvirt refuses to start any guest in a cgroup tree it may not write to.
+        lines += ["cgroup_controllers = [ ]"]
+    return "\n".join(lines) + "\n"
+
+
+@deploy("Hypervisor")
+def hypervisor(
+    declaration: Declaration,
+    hardware: Hardware,
+    folders: dict[str, str],
+) -> None:
+    """Make a node able to run VMs.
+
+    Args:
+        declaration: the node's settings.
+        hardware: what the node has.
+        folders: guest images by name, as folders on this machine.
+    """
+    packages.installed(name="Packages of a hypervisor", packages=PACKAGES)
+    settings = {
+        QEMU_CONF: File(qemu_conf(hardware), mode="0600"),
+        "/etc/ppn/node.json": File(declaration.settings.model_dump_json(indent=2) + "\n"),
+        **unit_file("ppn-kvm-probe.service"),
+    }
+    files.rendered(name="Settings of the hypervisor", files=settings)
+    systemd.units(
+        name="libvirt and the KVM probe",
+        units=(
+            Unit("libvirtd.service", restart_after=(QEMU_CONF,)),
+            Unit("ppn-kvm-probe.service"),
+        ),
+        files=settings,
+    )
+    for image, folder in folders.items():
+        images.present(name=f"Guest image {image}", image=image, folder=str(Path(folder)))

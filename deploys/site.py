@@ -1,0 +1,30 @@
+"""The whole pool: `pyinfra inventories/POOL/inventory.py deploys/site.py`.
+
+A host whose declaration or state is wrong is refused here, alone, before anything is changed.
+"""
+
+from __future__ import annotations
+
+from pyinfra import host
+
+from deploys.admission import admitted
+from deploys.base import base
+from deploys.hypervisor import hypervisor
+from deploys.mesh import mesh
+from deploys.pool import declared_pool
+from deploys.vms import vms
+from operations.software import marker
+
+declared = declared_pool()
+node = admitted(declared)
+if node is not None:
+    base(wheels=node.wheels)
+if node is not None and not declared.outside_mesh:
+    mesh(pool=declared.pool, installed=marker(node.wheels.digest))
+if node is not None and "hypervisor" in host.data.roles:
+    hypervisor(
+        declaration=node.declaration,
+        hardware=node.hardware,
+        folders=host.data.get("images", {}),
+    )
+    vms(declaration=node.declaration, wanted=declared.ledger)

@@ -1,0 +1,19 @@
+"""systemd units as text, read from the folder beside this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from operations.files import File
+
+FOLDER = Path(__file__).parent / "units"
+
+
+def unit_file(name: str) -> dict[str, File]:
+    """A unit of this project, as the file a node should have.
+
+    Args:
+        name: the unit with its suffix, a file in `deploys/units`.
+    """
+    content = (FOLDER / name).read_text(encoding="utf-8")
+    return {f"/etc/systemd/system/{name}": File(content)}

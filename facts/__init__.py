@@ -1,0 +1,1 @@
+"""What can be read off a node. `None` always means unknown, never absent."""

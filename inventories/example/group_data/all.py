@@ -1,0 +1,20 @@
+"""What holds for all nodes of the pool."""
+
+from pathlib import Path
+
+_pool = Path(__file__).resolve().parent.parent
+
+mesh_range = "10.8.0.0/24"
+mesh_interface = "ppn0"
+mesh_port = 51820
+
+# Public keys of the nodes, recorded by the first run. Review it and commit it.
+peer_registry = str(_pool / "peers.json")
+
+# What each VM is granted, signed by the operator. Commit the ledger, never the private key.
+ledger = str(_pool / "ledger.jsonl")
+operator_key = str(Path.home() / ".config" / "ppn" / "operator.key")
+operator_public_key = str(_pool / "operator.pub")
+
+# Guest images by name: folders on this machine with a manifest.json (docs/images.md).
+images = {"debian-13": str(_pool / "images" / "debian-13")}

@@ -1,0 +1,21 @@
+"""What holds for all nodes of a lab; which lab is told by `PPN_LAB` (`scripts/lab` sets it)."""
+
+import os
+
+from lab.paths import LabPaths
+
+_lab = LabPaths(os.environ.get("PPN_LAB", "default"))
+
+mesh_range = "10.8.0.0/24"
+mesh_interface = "ppn0"
+mesh_port = 51820
+peer_registry = str(_lab.peer_registry)
+ledger = str(_lab.ledger)
+operator_key = str(_lab.operator_key)
+operator_public_key = str(_lab.operator_public_key)
+images = {"tiny": str(_lab.tiny_guest)}
+
+ssh_user = "root"
+ssh_key = str(_lab.ssh_key)
+ssh_known_hosts_file = str(_lab.known_hosts)
+ssh_strict_host_key_checking = "yes"
