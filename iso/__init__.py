@@ -1,0 +1,1 @@
+"""How a bare node is born: its packages, its files, its root file system."""

@@ -1,0 +1,86 @@
+"""Initial RAM disks: busybox, a few drivers and a first program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.modules import read_modules
+from ppn.host import cpio
+
+APPLETS = (
+    "acpid",
+    "cat",
+    "insmod",
+    "ln",
+    "mkdir",
+    "mount",
+    "nproc",
+    "poweroff",
+    "renice",
+    "sh",
+    "sleep",
+    "switch_root",
+)
+FOLDERS = ("bin", "dev", "etc", "modules", "proc", "root", "sys")
+DISK_DRIVERS = ("virtio_pci", "virtio_blk", "ext4")
+DISK_INIT = Path(__file__).with_name("root_init.sh")
+
+# Under emulation each program started costs tens of milliseconds; trials need none of these.
+MASKED = (
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-pstore.service",
+)
+LEANER = " ".join(f"systemd.mask={unit}" for unit in MASKED)
+
+
+def initrd(
+    busybox: bytes,
+    drivers: Sequence[tuple[str, bytes]],
+    init: bytes,
+    extra: Sequence[cpio.Member] = (),
+) -> bytes:
+    """An initial RAM disk.
+
+    Args:
+        busybox: a statically linked busybox.
+        drivers: (file name, content) of kernel modules in loading order.
+        init: the script the kernel starts.
+        extra: further files.
+
+    Returns:
+        The same bytes for the same input.
+    """
+    order = "".join(f"{name}\n" for name, _ in drivers)
+    members = [
+        *(cpio.folder(path) for path in FOLDERS),
+        cpio.character_device("dev/console", 5, 1),
+        cpio.character_device("dev/null", 1, 3),
+        cpio.file("bin/busybox", busybox, mode=0o755),
+        *(cpio.link(f"bin/{applet}", "busybox") for applet in APPLETS),
+        cpio.file("init", init, mode=0o755),
+        cpio.file("modules/order", order.encode()),
+        *(cpio.file(f"modules/{name}", content) for name, content in drivers),
+        *extra,
+    ]
+    return cpio.archive(members)
+
+
+def disk_initrd(modules: Path, busybox: Path) -> bytes:
+    """An initial RAM disk that starts the system on the first virtio disk.
+
+    Args:
+        modules: the kernel's `lib/modules/VERSION`.
+        busybox: a statically linked busybox.
+
+    Raises:
+        ModuleMissing: the kernel lacks a driver for the disk.
+        OSError: a source is missing.
+    """
+    drivers = read_modules(modules, DISK_DRIVERS)
+    return initrd(busybox.read_bytes(), drivers, DISK_INIT.read_bytes())

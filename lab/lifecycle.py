@@ -1,0 +1,346 @@
+"""Brings a lab up, takes it down: each can be interrupted anywhere and simply run again."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies
+from lab import node_container, node_vm, ssh, wiring
+from lab.errors import LabError
+from lab.guest import cached
+from lab.image import Image, need_root, need_space, node_image, remove
+from lab.network import plan
+from lab.paths import LabPaths
+from lab.process import Process, gone, identify, recorded, send
+from lab.steps import Step, note, step
+from lab.topology import NODES, Kind, LabNode
+from ppn.durable import write_atomic
+from ppn.pool import keys
+
+# Debian release of the node image.
+NODE_RELEASE = "13"
+STATE_NEEDS_MIB = 1000
+READY_SECONDS = {Kind.CONTAINER: 120, Kind.VM: 600}
+STOP_SECONDS = {Kind.CONTAINER: 45, Kind.VM: 120}
+# What has to be there beside coreutils, by the Debian package that has it.
+PROGRAMS = {
+    "ip": "iproute2",
+    "nft": "nftables",
+    "nsenter": "util-linux",
+    "ssh": "openssh-client",
+    "systemd-nspawn": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
+}
+MACHINE_PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mke2fs": "e2fsprogs",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a lab was made as, and stays until it is destroyed.
+
+    Args:
+        kind: what its nodes are.
+        image: the image its nodes' files lie over.
+    """
+
+    kind: Kind
+    image: Image
+
+
+def settings(lab: LabPaths) -> Settings | None:
+    """What this lab was made as; None when there is no such lab.
+
+    Raises:
+        LabError: the record is damaged.
+    """
+    try:
+        fields = json.loads(lab.settings.read_bytes())
+        folder = Path(fields["image"])
+        return Settings(Kind(fields["kind"]), Image(folder, folder.name.rpartition("-")[2]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(
+            f"{lab.settings} is damaged", hint=f"run `scripts/lab destroy --name {lab.name}`"
+        ) from error
+
+
+@contextmanager
+def locked(lab: LabPaths) -> Iterator[None]:
+    """Hold the lab: one command changes it at a time.
+
+    Raises:
+        LabError: another command holds it.
+    """
+    need_root()
+    folder = Path("/run/lock")
+    folder.mkdir(exist_ok=True)
+    with (folder / f"ppn-lab-{lab.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LabError(
+                f"another command is changing lab {lab.name}",
+                code="lab_busy",
+                hint="wait for it to end, or choose another --name",
+            ) from error
+        yield
+
+
+def up(lab: LabPaths, kind: Kind | None) -> None:
+    """Bring a lab up, or mend what is missing of one that is up.
+
+    Args:
+        lab: which lab.
+        kind: what its nodes are to be; None for what they are, containers at first.
+
+    Raises:
+        LabError: not possible on this machine, or a node did not come up.
+    """
+    with locked(lab):
+        made = prepare(lab, kind)
+        with step("Lay the networks"):
+            wiring.wire(lab, plan(made.kind))
+        missing = [node for node in NODES if recorded(lab.node(node.name).process) is None]
+        for node in missing:
+            lab.node(node.name).boot.unlink(missing_ok=True)
+        # A node that an interrupted `up` has started is waited for like one of ours.
+        waiting = [node for node in NODES if not lab.node(node.name).boot.exists()]
+        if waiting:
+            names = ", ".join(node.name for node in waiting)
+            with step(f"Boot {names} ({made.kind})") as shown:
+                start(lab, made, missing)
+                wait(lab, made, waiting, shown)
+        else:
+            note("All nodes are running")
+        ssh.write_config(lab)
+
+
+def prepare(lab: LabPaths, kind: Kind | None) -> Settings:
+    """Check the machine and make what a lab needs before its network."""
+    present = settings(lab)
+    wanted = kind or (present.kind if present else Kind.CONTAINER)
+    if present and present.kind is not wanted:
+        raise LabError(
+            f"lab {lab.name} has nodes of kind {present.kind}, not {wanted}",
+            code="wrong_kind",
+            hint=f"destroy it first, or use another name: scripts/lab up --vm --name {lab.name}-vm",
+        )
+    need_programs(wanted)
+    need_own_runtime(lab)
+    image = node_image()
+    if present and present.image.folder != image.folder:
+        if not present.image.root.is_dir():
+            raise LabError(
+                f"lab {lab.name} was made from {present.image.folder}, which is gone",
+                hint=f"run `scripts/lab destroy --name {lab.name}` and start anew",
+            )
+        note(f"The nodes stay on the older image {present.image.digest}; destroy to renew them")
+        image = present.image
+    if wanted is Kind.VM:
+        node_vm.need_sound_qemu()
+        node_vm.ensure_boot_files(image)
+    # Now, for the operator's place in the lab has no way out to any network.
+    with step("Fetch the locked wheels of the node software"):
+        dependencies(PYTHON_OF_DEBIAN[NODE_RELEASE])
+    need_space(lab.state_dir, STATE_NEEDS_MIB, "a lab's state")
+    make_operator_files(lab)
+    if present is None:
+        fields = {"kind": wanted, "image": str(image.folder)}
+        write_atomic(lab.settings, json.dumps(fields).encode())
+    return Settings(wanted, image)
+
+
+def make_operator_files(lab: LabPaths) -> None:
+    """Make what the operator of this lab has: keys, ssh settings, the guest image for trials."""
+    lab.state_dir.chmod(0o700)
+    ssh.make_key(lab)
+    ssh.write_config(lab)
+    if not lab.operator_public_key.exists():
+        # Public half last: one without the other is a run that was cut short.
+        lab.operator_key.unlink(missing_ok=True)
+        keys.generate(lab.operator_key, lab.operator_public_key)
+    guest = cached()
+    if not lab.tiny_guest.is_symlink() or lab.tiny_guest.readlink() != guest:
+        lab.tiny_guest.parent.mkdir(exist_ok=True)
+        lab.tiny_guest.unlink(missing_ok=True)
+        lab.tiny_guest.symlink_to(guest)
+
+
+def need_programs(kind: Kind) -> None:
+    """Refuse to start without the programs that will be needed."""
+    needed = PROGRAMS | (MACHINE_PROGRAMS if kind is Kind.VM else {})
+    packages = [package for program, package in needed.items() if shutil.which(program) is None]
+    if packages:
+        raise LabError(
+            f"this machine lacks {', '.join(packages)}",
+            code="program_missing",
+            hint=f"apt-get install {' '.join(packages)}, or run scripts/setup",
+        )
+
+
+def need_own_runtime(lab: LabPaths) -> None:
+    """Refuse a name whose namespaces belong to a lab with its state elsewhere."""
+    lab.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    owner = lab.runtime_dir / "state"
+    if owner.exists() and owner.read_text() != str(lab.state_dir) and wiring.present(lab):
+        raise LabError(
+            f"the name {lab.name} is in use by a lab in {owner.read_text()}",
+            code="name_in_use",
+            hint="choose another --name",
+        )
+    write_atomic(owner, str(lab.state_dir).encode())
+
+
+def start(lab: LabPaths, made: Settings, nodes: list[LabNode]) -> None:
+    """Start nodes, all at once."""
+    starter = node_container if made.kind is Kind.CONTAINER else node_vm
+    for node in nodes:
+        ssh.hang_up(lab, node.name)
+        end_strays(lab, node)
+        starter.start(lab, node, made.image)
+
+
+def wait(lab: LabPaths, made: Settings, nodes: list[LabNode], shown: Step) -> None:
+    """Wait until each node lets us in, and record how long that took.
+
+    Raises:
+        LabError: a node ended or did not answer in time.
+    """
+    begun = time.monotonic()
+    waiting = list(nodes)
+    while waiting:
+        shown.detail(f"waiting for {', '.join(node.name for node in waiting)}")
+        for node in list(waiting):
+            if ready(lab, node):
+                fields = {"kind": made.kind, "seconds": round(time.monotonic() - begun, 1)}
+                write_atomic(lab.node(node.name).boot, json.dumps(fields).encode())
+                waiting.remove(node)
+            elif time.monotonic() - begun > READY_SECONDS[made.kind]:
+                raise stuck(lab, node, f"does not answer after {READY_SECONDS[made.kind]} s")
+        time.sleep(0.1)
+
+
+def ready(lab: LabPaths, node: LabNode) -> bool:
+    """Whether a node has shown its host key and lets us in.
+
+    Raises:
+        LabError: its process has ended.
+    """
+    if recorded(lab.node(node.name).process) is None:
+        raise stuck(lab, node, "ended while it was starting")
+    if ssh.console_key(lab, node) is None:
+        return False
+    ssh.write_config(lab)
+    return ssh.reachable(lab, node.name)
+
+
+def stuck(lab: LabPaths, node: LabNode, what: str) -> LabError:
+    """The error for a node that does not come up, with the end of its console."""
+    paths = lab.node(node.name)
+    texts = []
+    for log in (paths.folder / "qemu.log", paths.console_log):
+        with suppress(FileNotFoundError):
+            texts += log.read_text(errors="replace").splitlines()[-8:]
+    shown = "\n".join(f"    {line}" for line in texts)
+    return LabError(
+        f"{node.name} {what}; its last lines:\n{shown}",
+        code="node_failed",
+        hint=f"see {paths.console_log}, then run `scripts/lab up` again or `scripts/lab down`",
+    )
+
+
+def down(lab: LabPaths) -> None:
+    """Take a lab down and keep its nodes' disks.
+
+    Raises:
+        LabError: not allowed, or something cannot be ended.
+    """
+    with locked(lab):
+        stop(lab, keep_disks=True)
+
+
+def destroy(lab: LabPaths) -> None:
+    """Take a lab down and remove all it has, keys and disks too."""
+    with locked(lab):
+        stop(lab, keep_disks=False)
+        remove(lab.state_dir)
+
+
+def stop(lab: LabPaths, *, keep_disks: bool) -> None:
+    """End the nodes, then whatever else is in the lab's networks, then the networks."""
+    running = {
+        node: process
+        for node in NODES
+        if (process := recorded(lab.node(node.name).process)) is not None
+    }
+    for node in NODES:
+        ssh.hang_up(lab, node.name)
+    if running:
+        with step(f"Shut down {', '.join(node.name for node in running)}"):
+            shut_down(lab, running, keep_disks=keep_disks)
+    with step("Remove the networks"):
+        for node in NODES:
+            end_strays(lab, node)
+            lab.node(node.name).process.unlink(missing_ok=True)
+            node_container.clear(lab, node)
+        end_all(lambda: wiring.all_processes(lab))
+        wiring.unwire(lab)
+        remove(lab.runtime_dir)
+        with suppress(OSError):  # other labs are there
+            lab.runtime_dir.parent.rmdir()
+        (lab.state_dir / "cuts.json").unlink(missing_ok=True)
+
+
+def shut_down(lab: LabPaths, running: dict[LabNode, Process], *, keep_disks: bool) -> None:
+    """Ask nodes to shut down together, and end those that do not."""
+    # What is there is asked, not the settings: a lab with damaged ones can be taken down too.
+    is_vm = {node: lab.node(node.name).qmp.exists() for node in running}
+    kind = Kind.VM if any(is_vm.values()) else Kind.CONTAINER
+    for node, process in running.items():
+        # A machine that is still starting hears no power button.
+        if is_vm[node] and keep_disks and lab.node(node.name).boot.exists():
+            # One that does not answer is ended below.
+            with suppress(LabError):
+                node_vm.press_power_button(lab.node(node.name))
+        else:
+            send(process, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS[kind]
+    for node, process in running.items():
+        if not gone(process, max(0.0, deadline - time.monotonic())):
+            note(f"{node.name} did not shut down in {STOP_SECONDS[kind]} s and is ended")
+            send(process, signal.SIGKILL)
+
+
+def end_strays(lab: LabPaths, node: LabNode) -> None:
+    """End what a killed node left running in its network."""
+    end_all(lambda: wiring.processes(lab, node.name))
+
+
+def end_all(find: Callable[[], set[int]]) -> None:
+    """Kill the processes that `find` names until it names none.
+
+    Raises:
+        LabError: some cannot be killed.
+    """
+    for _ in range(100):
+        found = [process for pid in find() if (process := identify(pid)) is not None]
+        if not found:
+            return
+        for process in found:
+            send(process, signal.SIGKILL)
+        time.sleep(0.05)
+    pids = ", ".join(str(process.pid) for process in found)
+    raise LabError(f"processes {pids} do not end", hint="they wait for a device: see dmesg")

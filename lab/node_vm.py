@@ -1,0 +1,157 @@
+"""Nodes as machines: QEMU's own processor, the image's root as a disk, one tap as the network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.image import Image, building, ensure_disk
+from lab.initrd import LEANER, disk_initrd
+from lab.network import TAP, hardware_address
+from lab.paths import LabPaths, NodePaths
+from lab.process import Process, spawn
+from lab.topology import LabNode
+from lab.wiring import inside
+from ppn.durable import write_atomic
+from ppn.run import run
+
+# Guarding against other tenants costs time, and this machine has none.
+CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off {LEANER}"
+QMP_SECONDS = 10
+# 7.2 loses the kernel in kmalloc with more than one processor; 10.0 was found sound.
+SOUND_QEMU = 10
+
+
+def need_sound_qemu() -> None:
+    """Refuse a QEMU whose emulation Debian 13's kernel does not survive.
+
+    Raises:
+        LabError: it is older than the first one known to be sound.
+    """
+    words = run(["qemu-system-x86_64", "--version"], timeout=20).stdout
+    found = re.search(r"version (\d+)\.", words)
+    if found is None or int(found[1]) < SOUND_QEMU:
+        raise LabError(
+            f"machines need QEMU {SOUND_QEMU} or newer, here is: {words.splitlines()[0]}",
+            code="qemu_too_old",
+            hint="on Debian 12 take it from bookworm-backports, as scripts/setup does",
+        )
+
+
+def ensure_boot_files(image: Image) -> tuple[Path, Path]:
+    """The disk and the initial RAM disk that machines of an image start from."""
+    disk = ensure_disk(image)
+    start = image.folder / "machine-initrd"
+    with building(image.folder.name):
+        content = disk_initrd(image.modules, image.busybox)
+        if not start.exists() or start.read_bytes() != content:
+            write_atomic(start, content)
+    return disk, start
+
+
+def credentials(node: LabNode, ssh_public_key: str) -> dict[str, str]:
+    """What systemd in the machine takes from the firmware at boot."""
+    gateway = f"Gateway={node.gateway}\n" if node.gateway else ""
+    network = (
+        f"[Match]\nName=eth0\n\n[Network]\nAddress={node.address}/24\n{gateway}"
+        "LinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+    )
+    return {
+        "network.network.10-lab": network,
+        "ssh.authorized_keys.root": ssh_public_key,
+        "system.hostname": node.name,
+    }
+
+
+def command(
+    node: LabNode, paths: NodePaths, kernel: Path, start: Path, given: Mapping[str, str]
+) -> list[str]:
+    """The command that runs a node as a machine.
+
+    Args:
+        node: which node.
+        paths: its files.
+        kernel: the kernel to boot.
+        start: the initial RAM disk.
+        given: systemd credentials.
+    """
+    # Version 1.0 of AMD's virtualisation, emulated: guests inside run under a working KVM.
+    processor = "max" if node.nested_kvm else "max,svm=off"
+    argv = [
+        "qemu-system-x86_64",
+        "-name",
+        f"{node.name},debug-threads=on",
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", processor),
+        *("-smp", "2", "-m", str(node.memory_mib)),
+        *("-kernel", str(kernel), "-initrd", str(start), "-append", CMDLINE),
+        # A lab's disk survives a killed QEMU; it need not survive this machine's power cut.
+        *("-drive", f"file={paths.disk},if=virtio,format=qcow2,cache=unsafe,discard=unmap"),
+        *("-netdev", f"tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off"),
+        *("-device", f"virtio-net-pci,netdev=net,mac={hardware_address(node.name, 'machine')}"),
+        *("-device", "virtio-rng-pci"),
+        *("-serial", f"file:{paths.console_log}"),
+        *("-qmp", f"unix:{paths.qmp},server=on,wait=off"),
+    ]
+    for key, value in sorted(given.items()):
+        encoded = base64.b64encode(value.encode()).decode()
+        argv += ["-smbios", f"type=11,value=io.systemd.credential.binary:{key}={encoded}"]
+    return argv
+
+
+def start(lab: LabPaths, node: LabNode, image: Image) -> Process:
+    """Start a node as a machine.
+
+    Args:
+        lab: whose node; its network must be there.
+        node: which node.
+        image: its root.
+
+    Raises:
+        LabError: it could not be started.
+        CommandFailed: its disk could not be made.
+    """
+    paths = lab.node(node.name)
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    disk, initial = ensure_boot_files(image)
+    if not paths.disk.exists():
+        make_overlay(disk, paths.disk)
+    paths.qmp.unlink(missing_ok=True)
+    paths.console_log.unlink(missing_ok=True)
+    public = lab.ssh_key.with_suffix(".pub").read_text()
+    argv = command(node, paths, image.kernel, initial, credentials(node, public))
+    log = paths.folder / "qemu.log"
+    return spawn(inside(lab, node.name, argv), log=log, record=paths.process, env={})
+
+
+def make_overlay(base: Path, disk: Path) -> None:
+    """A disk that holds what differs from its base; it appears whole or not at all."""
+    partial = disk.with_suffix(".partial")
+    backing = ["-F", "raw", "-b", str(base)]
+    run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(partial)], timeout=60)
+    partial.rename(disk)
+
+
+def press_power_button(paths: NodePaths) -> None:
+    """Ask a machine to shut down by itself.
+
+    Raises:
+        LabError: its control socket does not answer.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(QMP_SECONDS)
+            control.connect(str(paths.qmp))
+            with control.makefile("rwb") as lines:
+                lines.readline()
+                for verb in ("qmp_capabilities", "system_powerdown"):
+                    lines.write(json.dumps({"execute": verb}).encode() + b"\n")
+                    lines.flush()
+                    lines.readline()
+    except OSError as error:
+        raise LabError(f"{paths.name} does not answer on {paths.qmp}: {error}") from error

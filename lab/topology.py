@@ -1,0 +1,86 @@
+"""Who is in the lab and where: three nodes, two homes behind routers, one pretended internet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+INTERNET = "internet"
+OPERATOR = "operator"
+OPERATOR_ADDRESS = "198.51.100.250"
+INTERNET_PREFIX = 24
+WIREGUARD_PORT = 51820
+
+
+class Kind(StrEnum):
+    """What a node is on this machine."""
+
+    CONTAINER = "container"
+    VM = "vm"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A home or office: one router with a public address, one network behind it.
+
+    Args:
+        name: name of the site and of its router's namespace.
+        wan: the router's public address.
+        lan: the router's address inside.
+        forwards_wireguard: whether the router lets WireGuard's port in from outside.
+    """
+
+    name: str
+    wan: str
+    lan: str
+    forwards_wireguard: bool
+
+
+@dataclass(frozen=True)
+class LabNode:
+    """One node.
+
+    Args:
+        name: its name.
+        site: where it stands; `internet` for a node with a public address.
+        address: its address there.
+        ssh_address: where the operator reaches its port 22.
+        gateway: its router; None with a public address.
+        memory_mib: a machine's memory.
+        nested_kvm: whether a machine emulates the processor's virtualisation.
+    """
+
+    name: str
+    site: str
+    address: str
+    ssh_address: str
+    gateway: str | None
+    memory_mib: int
+    nested_kvm: bool
+
+
+SITES = (
+    Site("site-a", wan="198.51.100.11", lan="192.168.1.1", forwards_wireguard=True),
+    Site("site-b", wan="198.51.100.12", lan="192.168.2.1", forwards_wireguard=False),
+)
+NODES = (
+    LabNode("relay", INTERNET, "198.51.100.10", "198.51.100.10", None, 1536, nested_kvm=False),
+    LabNode(
+        "server", "site-a", "192.168.1.10", "198.51.100.11", "192.168.1.1", 2560, nested_kvm=True
+    ),
+    LabNode(
+        "laptop", "site-b", "192.168.2.10", "198.51.100.12", "192.168.2.1", 1536, nested_kvm=False
+    ),
+)
+# Ports of the internet's switch, between which `cut` can stop all traffic.
+PORTS = ("relay", "site-a", "site-b", OPERATOR)
+
+
+def node_at(site: str) -> LabNode:
+    """The node behind a site's router."""
+    return next(node for node in NODES if node.site == site)
+
+
+def node_named(name: str) -> LabNode | None:
+    """The node with this name, if there is one."""
+    return next((node for node in NODES if node.name == name), None)
