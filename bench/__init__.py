@@ -1,0 +1,1 @@
+"""How fast ppn is against a peer, side by side in one run."""
