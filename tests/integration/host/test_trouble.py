@@ -1,0 +1,173 @@
+"""What goes wrong on a node: kills, failures, silence, strangers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ppn.host.kvm import BUSYBOX, probe_command, run_guest
+from ppn.host.model import NodeState
+from ppn.host.paths import Paths
+from ppn.host.probe_guest import initrd
+from ppn.host.sidecar import read_sidecar
+from ppn.run import run
+from tests.integration.host.node import PPN, Node, is_alive, spec_text
+
+GOLDEN = Path(__file__).parents[2] / "unit/host/golden"
+ROUNDS = 10
+
+
+def apply_and_kill(node: Node, text: str, seconds: float) -> None:
+    """Start an apply and kill it, and it alone, after a while."""
+    with subprocess.Popen(
+        [PPN, "host", "apply"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(node.environment),
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(text.encode())
+        process.stdin.close()
+        time.sleep(seconds)
+        process.kill()
+
+
+def test_killed_applies_converge_when_repeated(node: Node) -> None:
+    """HOST-13: ten creations and removals, each killed at a random point; no VM lost or doubled."""
+    # The first call of a fresh libvirtd looks at QEMU for long; it is no measure for the others.
+    node.virsh("domcapabilities")
+    begun = time.monotonic()
+    node.apply()
+    whole = time.monotonic() - begun
+    node.apply(state="absent")
+    chance = random.Random(os.environ.get("PPN_TEST_SEED", "1"))
+    for turn in range(ROUNDS):
+        apply_and_kill(node, spec_text({}), chance.uniform(0.3, 1.1) * whole)
+        if turn % 3 == 2:
+            apply_and_kill(node, spec_text({"state": "absent"}), chance.uniform(0.3, 1.1) * whole)
+        done = node.apply()
+        assert done["vm"]["state"] == "running" and is_alive(done["vm"]["pid"])
+        assert node.domains() == ["web"]
+        assert [entry.name for entry in node.paths.vms.iterdir()] == ["web"]
+        sidecar = read_sidecar(node.paths.vm("web").sidecar)
+        assert sidecar is not None and sidecar.uuid == node.virsh("domuuid", "web").strip()
+        assert not node.apply()["changed"]
+        if turn % 2:
+            node.apply(state="absent")
+            assert node.nothing_is_left()
+
+
+def test_failed_start_leaves_nothing(node: Node) -> None:
+    """HOST-11: no disk, domain, folder or process of a VM that could not start."""
+    image = node.paths.image("broken")
+    image.mkdir()
+    (image / "kernel").write_bytes(b"no kernel at all")
+    (image / "manifest.json").write_text('{"name": "broken", "kernel": "kernel"}')
+    done = node.ppn("host", "apply", "--json", text=spec_text({"image": "broken"}), accept=(1,))
+    assert json.loads(done.stderr)["error"]["code"] == "libvirt_failed"
+    assert node.nothing_is_left()
+    shutil.rmtree(image)
+
+
+def test_state_answers_without_libvirt(node: Node) -> None:
+    """What the files say is told; what libvirt would say is not guessed."""
+    node.apply(state="stopped")
+    silent = {**node.environment, "PPN_LIBVIRT_URI": "qemu+unix:///system?socket=/nowhere"}
+    state = NodeState.model_validate_json(
+        run([PPN, "host", "state", "--json"], timeout=60, env=silent).stdout
+    )
+    assert not state.libvirt.ok and state.libvirt.error is not None
+    vm = state.vm("web")
+    assert vm is not None and vm.state == "unknown" and vm.spec is not None
+    refused = run([PPN, "host", "apply"], timeout=60, env=silent, input=spec_text({}), accept=(1,))
+    assert "libvirt_failed" in refused.stderr and refused.stdout == ""
+
+
+def test_lost_domain_comes_back_with_its_identity(node: Node) -> None:
+    """HOST-05: the sidecar is enough to make the domain again."""
+    first = node.apply(state="stopped")
+    node.virsh("undefine", "web")
+    assert [vm.state for vm in node.state().vms] == ["missing"]
+    again = node.apply(state="stopped")
+    assert again["actions"] == ["define vm web"]
+    assert again["vm"]["uuid"] == first["vm"]["uuid"] == node.virsh("domuuid", "web").strip()
+
+
+def test_damaged_sidecar_is_reported_and_only_removal_goes_on(node: Node) -> None:
+    """HOST-05."""
+    node.apply(state="stopped")
+    node.paths.vm("web").sidecar.write_text('{"schema": 1')
+    vm = node.state().vm("web")
+    assert vm is not None
+    assert vm.sidecar == "damaged" and "sidecar_damaged" in {p.code for p in vm.problems}
+    assert node.refused(state="stopped")["code"] == "sidecar_damaged"
+    node.apply(state="absent")
+    assert node.nothing_is_left()
+
+
+def test_strangers_are_reported_and_left_alone(node: Node, tmp_path: Path) -> None:
+    """A domain that came another way keeps its name; HOST-14."""
+    xml = tmp_path / "web.xml"
+    xml.write_text(
+        "<domain type='qemu'><name>web</name><memory unit='MiB'>64</memory>"
+        "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
+    )
+    node.virsh("define", xml)
+    try:
+        assert [(other.name, other.kind) for other in node.state().unmanaged] == [("web", "domain")]
+        for state in ("running", "absent"):
+            assert node.refused(state=state)["code"] == "name_taken"
+        assert node.domains() == ["web"]
+    finally:
+        node.virsh("undefine", "web")
+
+
+def test_kvm_failure_falls_back_to_emulation(node: Node) -> None:
+    """HOST-10: a verdict that no longer holds costs a warning, not the VM."""
+    boot_id = node.paths.boot_id.read_text().strip()
+    verdict = {"boot_id": boot_id, "usable": True, "reason": "guest code ran"}
+    node.paths.kvm_verdict.parent.mkdir(parents=True, exist_ok=True)
+    node.paths.kvm_verdict.write_text(json.dumps(verdict))
+    done = node.apply()
+    assert (done["vm"]["state"], done["vm"]["accelerator"]) == ("running", "tcg")
+    assert len(done["warnings"]) == 1 and "KVM" in done["warnings"][0]
+    assert node.wait_ready("web")
+
+
+def test_probe_believes_only_guest_code(node: Node, tmp_path: Path) -> None:
+    """HOST-09: this machine's own device, and the same guest under emulation as the control."""
+    kernel = node.paths.image("tiny") / "kernel"
+    archive = tmp_path / "initrd"
+    archive.write_bytes(initrd(BUSYBOX.read_bytes()))
+    assert run_guest(probe_command(kernel, archive, "tcg"), 60) == (True, "guest code ran")
+    found = json.loads(node.ppn("host", "probe-kvm", "--json").stdout)
+    assert found["changed"] and not found["usable"] and "does not exist" in found["reason"]
+    assert not json.loads(node.ppn("host", "probe-kvm", "--json").stdout)["changed"]
+    if not Path("/dev/kvm").exists():
+        pytest.skip("this machine has no /dev/kvm to be wrong about")
+    root = tmp_path / "root"
+    paths = Paths(root)
+    (root / "dev").mkdir(parents=True)
+    (root / "dev/kvm").symlink_to("/dev/kvm")
+    environment = {**node.environment, "PPN_ROOT": str(root), "PPN_PROBE_KERNEL": str(kernel)}
+    done = run([PPN, "host", "probe-kvm", "--json"], timeout=120, env=environment)
+    real = json.loads(done.stdout)
+    assert real["probed"] and real["usable"] == (real["reason"] == "guest code ran")
+    assert paths.kvm_verdict.exists()
+
+
+@pytest.mark.parametrize("name", ["tcg-direct-boot", "kvm-disk-boot-weight"])
+def test_libvirt_accepts_the_golden_domains(name: str) -> None:
+    """HOST-04: against libvirt's own schema."""
+    run(
+        ["virsh", "-q", "-c", "test:///default", "define", "--validate", GOLDEN / f"{name}.xml"],
+        timeout=60,
+    )

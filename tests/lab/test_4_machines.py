@@ -1,0 +1,138 @@
+"""The same pool on machines with kernels of their own: KVM, CPU weights, balloons for real."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.lab.pool import LabPool, eventually, inventory_with
+from tests.lab.test_3_vms import is_ready
+
+BURNERS = """
+_burn = {"image": "tiny", "vcpus": 1, "memory_mib": 160, "minimum_mib": 96,
+         "cmdline_extra": "ppn.burn=1"}
+_by_name["server"]["vms"] = [
+    {**_burn, "name": "heavy", "weight": 300},
+    {**_burn, "name": "light", "weight": 100},
+    # Stopped VMs keep their vCPUs, and the node has two.
+    *({**vm, "state": "absent"} for vm in _by_name["server"]["vms"]),
+]
+"""
+ALONE = (
+    BURNERS
+    + """
+_by_name["server"]["vms"][0]["state"] = "stopped"
+_by_name["server"]["vms"][1]["weight"] = 1
+"""
+)
+WINDOW_S = 20
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[LabPool]:
+    """A pool whose nodes are QEMU machines; the server's have working nested KVM."""
+    pool = LabPool(f"vm-{os.getpid()}")
+    pool.lab("up", "--vm")
+    try:
+        run = pool.pyinfra("-y", timeout=1800)
+        assert run.returncode == 0, run.log
+        yield pool
+    finally:
+        pool.lab("destroy")
+
+
+def scope(pool: LabPool, vm: str) -> str:
+    """The cgroup of a VM on the server: one of its own (CPU-02)."""
+    pid = pool.vms("server")[vm]["pid"]
+    line = pool.run("server", f"cat /proc/{pid}/cgroup").strip()
+    group = line.removeprefix("0::")
+    return "/sys/fs/cgroup" + re.sub(r"(\.scope)/.*", r"\1", group)
+
+
+def shares(pool: LabPool, *vms: str) -> list[float]:
+    """CPU seconds each VM used in one window of the server's clock, then that window."""
+    stats = " ".join(f"'{scope(pool, vm)}/cpu.stat'" for vm in vms)
+    read = f"cat /proc/uptime; grep -h usage_usec {stats}"
+    lines = pool.run("server", f'sh -c "{read}; sleep {WINDOW_S}; {read}"').splitlines()
+    half = len(lines) // 2
+    before, after = ([float(line.split()[-1 if "usec" in line else 0]) for line in part]
+                     for part in (lines[:half], lines[half:]))  # fmt: skip
+    window = after[0] - before[0]
+    used = [(new - old) / 1e6 for old, new in zip(before[1:], after[1:], strict=True)]
+    return [*used, window]
+
+
+def pin_to_one_cpu(pool: LabPool, *vms: str) -> None:
+    """Make VMs compete: all their threads on CPU 0 of the server."""
+    for vm in vms:
+        pool.run("server", f"virsh vcpupin {vm} 0 0 --live && virsh emulatorpin {vm} 0 --live")
+
+
+def test_second_run_changes_nothing(machines: LabPool) -> None:
+    run = machines.pyinfra("-y", timeout=1800)
+    assert run.returncode == 0, run.log
+    assert run.changed == set(), run.log
+
+
+def test_kvm_is_proven_where_it_works(machines: LabPool) -> None:
+    """HOST-09, HOST-10: the same spec runs under KVM on one node and under TCG on the other."""
+    assert machines.state("server")["kvm"]["usable"] is True
+    assert machines.state("laptop")["kvm"]["usable"] is False
+    assert machines.vms("server")["web"]["accelerator"] == "kvm"
+    assert machines.vms("laptop")["notes"]["accelerator"] == "tcg"
+    eventually(lambda: is_ready(machines, "server", "web"), "web runs its code", seconds=300)
+
+
+def test_changes_are_live(machines: LabPool, tmp_path: Path) -> None:
+    """BAL-12, CPU-07: weight and balloon leave QEMU's pid and the guest's boot as they were."""
+
+    def identity() -> tuple[int, str]:
+        ready = [line for line in machines.serial("server", "web") if "boot_id=" in line]
+        return machines.vms("server")["web"]["pid"], ready[-1].split("boot_id=")[1].split()[0]
+
+    before = identity()
+    heavier = inventory_with(tmp_path, '_by_name["server"]["vms"][0]["weight"] = 500')
+    run = machines.pyinfra("-y", "--limit", "server", inventory=heavier, timeout=1800)
+    assert run.returncode == 0, run.log
+    weight = machines.vms("server")["web"]["weight"]
+    assert (weight["actual"], weight["enforced"]) == (500, True)
+    assert machines.run("server", f"cat '{scope(machines, 'web')}/cpu.weight'").strip() == "500"
+    machines.run("server", "ppn host balloon web 160")
+    eventually(
+        lambda: machines.vms("server")["web"]["memory"]["current_mib"] == 160, "balloon inflated"
+    )
+    machines.run("server", "ppn host balloon web 256")
+    assert identity() == before
+
+
+def test_cpu_time_follows_the_weights(machines: LabPool, tmp_path: Path) -> None:
+    """CPU-04, CPU-06: 300 to 100 on one CPU is 3 to 1."""
+    run = machines.pyinfra(
+        "-y", "--limit", "server", inventory=inventory_with(tmp_path, BURNERS), timeout=1800
+    )
+    assert run.returncode == 0, run.log
+    for vm in ("heavy", "light"):
+        eventually(partial(is_ready, machines, "server", vm), vm, seconds=300)
+    pin_to_one_cpu(machines, "heavy", "light")
+    heavy, light, window = shares(machines, "heavy", "light")
+    print(f"heavy {heavy:.1f} s, light {light:.1f} s of {window:.1f} s: {heavy / light:.2f} to 1")
+    assert 3 * 0.85 <= heavy / light <= 3 * 1.15
+
+
+def test_one_guest_alone_gets_the_cpu_whatever_its_weight(
+    machines: LabPool, tmp_path: Path
+) -> None:
+    """CPU-05: weight 1 is no limit."""
+    run = machines.pyinfra(
+        "-y", "--limit", "server", inventory=inventory_with(tmp_path, ALONE), timeout=1800
+    )
+    assert run.returncode == 0, run.log
+    pin_to_one_cpu(machines, "light")
+    light, window = shares(machines, "light")
+    print(f"light alone {light:.1f} s of {window:.1f} s")
+    assert light / window >= 0.95

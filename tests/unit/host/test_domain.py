@@ -1,0 +1,78 @@
+"""Domain XML: the whole document, and that no value breaks out of its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import fromstring
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppn.host.domain import DirectBoot, DomainInput, disk_xml, domain_xml
+from ppn.host.model import Accelerator
+from ppn.host.paths import Paths
+from tests.unit.host.builders import UUID, make_spec
+
+GOLDEN = Path(__file__).with_name("golden")
+FILES = Paths(Path("/")).vm("web")
+TINY = DirectBoot(Path("/images/tiny/kernel"), Path("/images/tiny/initrd"), "console=ttyS0")
+
+
+def given_input(
+    accelerator: Accelerator = "tcg", weight: int | None = None, boot: DirectBoot | None = TINY
+) -> DomainInput:
+    return DomainInput(UUID, FILES, boot, accelerator, weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "given_as"),
+    [
+        ("tcg-direct-boot", given_input()),
+        ("kvm-disk-boot-weight", given_input("kvm", 300, None)),
+    ],
+)
+def test_golden(name: str, given_as: DomainInput) -> None:
+    """HOST-04, BAL-04, CPU-07: the whole domain as it is handed to libvirt."""
+    spec = make_spec(
+        disks=[{"name": "data", "size_gib": 2}],
+        cmdline_extra="ppn.burn=1" if given_as.boot else "",
+    )
+    assert domain_xml(spec, given_as) + "\n" == (GOLDEN / f"{name}.xml").read_text()
+
+
+def test_weight_is_left_out_where_it_cannot_be_enforced() -> None:
+    """CPU-01: a domain that asks for what the node has not would not start."""
+    assert "cputune" not in domain_xml(make_spec(), given_input(weight=None))
+    assert "<shares>1</shares>" in domain_xml(make_spec(), given_input(weight=1))
+
+
+def test_guest_has_no_agent_channel_and_no_network() -> None:
+    devices = fromstring(domain_xml(make_spec(), given_input())).find("devices")
+    assert devices is not None
+    for kind in ("channel", "interface", "graphics", "filesystem", "hostdev"):
+        assert devices.find(kind) is None
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=80),
+    st.text(st.sampled_from("abc<>&\"']]> -"), max_size=40),
+)
+def test_no_value_becomes_structure(label: str, extra: str) -> None:
+    spec = make_spec(label=label, cmdline_extra=extra)
+    plain = make_spec()
+    tree, usual = (fromstring(domain_xml(each, given_input())) for each in (spec, plain))
+    assert [element.tag for element in tree.iter()] == [element.tag for element in usual.iter()]
+    cmdline = tree.findtext("os/cmdline") or ""
+    assert cmdline == ("console=ttyS0 " + extra if extra else "console=ttyS0")
+
+
+def test_hot_added_disk_is_the_one_of_the_whole_domain() -> None:
+    spec = make_spec(disks=[{"name": "data", "size_gib": 2}])
+    whole = fromstring(domain_xml(spec, given_input()))
+    alone = fromstring(disk_xml(FILES, "data", 1))
+    attributes = [
+        {child.tag: (child.attrib, (child.text or "").strip()) for child in disk}
+        for disk in (whole.findall("devices/disk")[1], alone)
+    ]
+    assert attributes[0] == attributes[1]

@@ -1,0 +1,172 @@
+"""Command lines, settings and records of the lab, as text."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from iso.root import Recipe, customise, node_recipe
+from lab import node_container, node_vm, process, ssh
+from lab.errors import LabError
+from lab.paths import LabPaths
+from lab.topology import NODES, node_named
+
+SERVER = next(node for node in NODES if node.name == "server")
+LAPTOP = next(node for node in NODES if node.name == "laptop")
+
+
+def test_ssh_trusts_only_keys_it_knows(tmp_path: Path) -> None:
+    """ssh itself reads the settings as they are meant (no key is taken on trust)."""
+    lab = LabPaths("unit")
+    settings = tmp_path / "ssh_config"
+    settings.write_text(ssh.config(lab, sys.executable))
+    shown = subprocess.run(
+        ["ssh", "-F", str(settings), "-G", "server"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    ).stdout.splitlines()
+    assert "stricthostkeychecking true" in shown
+    assert "hostname 198.51.100.11" in shown
+    assert "controlmaster auto" in shown
+    assert f"userknownhostsfile {lab.known_hosts}" in shown
+    assert any("nsenter --net=/run/netns/ppn-unit-operator" in line for line in shown)
+
+
+def test_known_hosts_name_and_address() -> None:
+    """ssh asks by name, pyinfra by address; a node without a key gets no line."""
+    text = ssh.known_hosts({"server": "ssh-ed25519 AAAA"})
+    assert text == "server,198.51.100.11 ssh-ed25519 AAAA\n"
+
+
+def test_last_host_key_of_the_console_counts() -> None:
+    """Console noise around it does not matter, nor does half a line."""
+    console = (
+        "[  OK  ] x\r\nnode-host-key ssh-ed25519 AAA1=\r\n...\nnode-host-key ssh-ed25519 BBB2\n"
+    )
+    assert ssh.host_key(console) == "ssh-ed25519 BBB2"
+    assert ssh.host_key("node-host-key ssh-") is None
+
+
+def test_machine_is_told_who_it_is(tmp_path: Path) -> None:
+    """Name, network and the lab's public key go in as credentials."""
+    given = node_vm.credentials(SERVER, "ssh-ed25519 KEY")
+    assert given["system.hostname"] == "server"
+    assert "Address=192.168.1.10/24\nGateway=192.168.1.1\n" in given["network.network.10-lab"]
+    argv = node_vm.command(SERVER, LabPaths("unit").node("server"), tmp_path, tmp_path, given)
+    key = base64.b64encode(b"ssh-ed25519 KEY").decode()
+    assert f"type=11,value=io.systemd.credential.binary:ssh.authorized_keys.root={key}" in argv
+
+
+def test_only_the_server_emulates_virtualisation(tmp_path: Path) -> None:
+    """Working KVM on one node, none on another: both kinds are in the pool."""
+    paths = LabPaths("unit").node("x")
+    server = node_vm.command(SERVER, paths, tmp_path, tmp_path, {})
+    laptop = node_vm.command(LAPTOP, paths, tmp_path, tmp_path, {})
+    assert "max" in server
+    assert "max,svm=off" in laptop
+
+
+def test_overlay_refuses_what_mount_would_misread(tmp_path: Path) -> None:
+    """A colon would split one folder into two."""
+    mounts = node_container.Mounts(tmp_path, tmp_path / "a:b", tmp_path, tmp_path)
+    with pytest.raises(LabError, match="PPN_LAB_HOME"):
+        mounts.options()
+    assert "lowerdir=" in replace(mounts, upper=tmp_path).options()
+
+
+@pytest.mark.parametrize("name", ["", "Default", "1st", "a/b", "..", "a" * 21, "a b"])
+def test_lab_names_are_plain(name: str) -> None:
+    """A name becomes part of paths, namespaces and machine names."""
+    with pytest.raises(ValueError, match="lab name"):
+        LabPaths(name)
+
+
+def test_two_labs_share_nothing() -> None:
+    """Names keep labs apart on disk, in namespaces and in sockets."""
+    one, other = LabPaths("one"), LabPaths("other")
+    for what in ("state_dir", "runtime_dir", "ssh_config", "known_hosts", "operator_key"):
+        assert getattr(one, what) != getattr(other, what)
+    assert one.namespace("server") != other.namespace("server")
+
+
+def test_image_name_follows_its_inputs(tmp_path: Path) -> None:
+    """Another package, file, mode or unit makes another image; the same inputs make the same."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/motd").write_text("a")
+    recipe = Recipe("x", ("bash",), tmp_path)
+    first = recipe.digest()
+    assert recipe.digest() == first
+    others = {replace(recipe, packages=("dash",)).digest(), replace(recipe, name="y").digest()}
+    others.add(replace(recipe, disabled=("a*",)).digest())
+    (tmp_path / "etc/motd").write_text("b")
+    others.add(recipe.digest())
+    (tmp_path / "etc/motd").chmod(0o755)
+    others.add(recipe.digest())
+    assert len(others | {first}) == 6
+
+
+def test_image_has_no_identity(tmp_path: Path) -> None:
+    """Host keys, machine id and the builder's name stay out of every image."""
+    for path in ("etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf", "etc/machine-id"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("secret")
+    (tmp_path / "var").mkdir()
+    enabled = tmp_path / "etc/systemd/system/sockets.target.wants"
+    enabled.mkdir(parents=True)
+    (enabled / "libvirtd.socket").symlink_to("/usr/lib/systemd/system/libvirtd.socket")
+    customise(tmp_path, node_recipe())
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert not {"etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf"} & left
+    assert (tmp_path / "etc/machine-id").read_bytes() == b""
+    assert not (enabled / "libvirtd.socket").is_symlink()
+    assert (tmp_path / "usr/local/sbin/node-host-key").stat().st_mode & 0o777 == 0o755
+
+
+def test_command_line_of_a_build_is_the_recipe() -> None:
+    """The mirror is mmdebstrap's own unless another is named."""
+    argv = node_recipe().command(Path("/target"), None)
+    assert argv[-2:] == ["trixie", "/target"]
+    assert node_recipe().command(Path("/target"), "http://mirror.test/x")[-1].endswith("/x")
+
+
+def test_recycled_number_is_another_process(tmp_path: Path) -> None:
+    """A record names a process by number and start, so a later one is never ended for it."""
+    record = tmp_path / "process.json"
+    started = process.spawn(["sleep", "60"], log=tmp_path / "log", record=record, env={})
+    try:
+        assert process.recorded(record) == started
+        stale = replace(started, started=started.started + 1)
+        process.send(stale, signal.SIGKILL)
+        assert process.identify(started.pid) == started
+    finally:
+        process.send(started, signal.SIGKILL)
+    assert process.gone(started, 10)
+    assert process.recorded(record) is None
+    os.waitpid(started.pid, 0)
+
+
+def test_failed_program_shows_its_last_lines(tmp_path: Path) -> None:
+    """Whoever reads the error need not open the log."""
+    told: list[str] = []
+    script = "echo first; echo E: no room; exit 3"
+    with pytest.raises(LabError, match=r"ended with 3[\s\S]*no room"):
+        process.stream(
+            ["sh", "-c", script], log=tmp_path / "log", timeout=20, told=told.append, env={}
+        )
+    assert told == ["first", "E: no room"]
+    assert (tmp_path / "log").read_text() == "first\nE: no room\n"
+
+
+def test_unknown_node_is_none() -> None:
+    """Names are matched whole."""
+    assert node_named("serv") is None
+    assert node_named("server") is SERVER

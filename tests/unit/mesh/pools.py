@@ -1,0 +1,87 @@
+"""Pools to test with: a small known one, and Hypothesis strategies for any."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from ipaddress import IPv4Address, IPv4Network
+
+from hypothesis import strategies as st
+
+from ppn.inventory import Node, Pool
+from ppn.mesh.registry import Registry
+
+MESH = IPv4Network("10.8.0.0/24")
+
+
+def key_of(name: str) -> str:
+    """A text with the form of a public key, the same for the same name."""
+    return base64.b64encode(hashlib.sha256(name.encode()).digest()).decode()
+
+
+def registry_of(pool: Pool) -> Registry:
+    """A registry that knows every node."""
+    return Registry({node.name: key_of(node.name) for node in pool.nodes})
+
+
+def node(
+    name: str,
+    host: int,
+    site: str = "a",
+    roles: tuple[str, ...] = (),
+    endpoint: str | None = None,
+    ranges: tuple[str, ...] = (),
+    site_endpoint: str | None = None,
+) -> Node:
+    """A node of the mesh 10.8.0.0/24."""
+    return Node(
+        name,
+        MESH[host],
+        site,
+        frozenset(roles),
+        endpoint,
+        ranges=tuple(IPv4Network(one) for one in ranges),
+        site_endpoint=site_endpoint,
+    )
+
+
+def pool(*nodes: Node) -> Pool:
+    """A pool of these nodes."""
+    return Pool(MESH, "ppn0", 51820, nodes)
+
+
+RELAY = node("relay", 1, "cloud", ("relay",), "198.51.100.1:51820")
+SERVER = node("server", 2, "a", ("hypervisor",), "198.51.100.2:51820", ("192.168.10.0/24",))
+LAPTOP = node("laptop", 3, "b")
+PHONE = node("phone", 4, "c")
+SMALL = pool(RELAY, SERVER, LAPTOP, PHONE)
+
+
+@st.composite
+def pools(draw: st.DrawFn, relays: bool | None = None) -> Pool:
+    """Any sound pool.
+
+    Args:
+        relays: whether it has one or more; both when not given.
+    """
+    hosts = draw(st.lists(st.integers(1, 254), min_size=1, max_size=6, unique=True))
+    nodes = []
+    for index, host in enumerate(hosts):
+        is_relay = (relays is not False) and draw(st.booleans())
+        is_relay = is_relay or (relays is True and index == len(hosts) - 1)
+        endpoint = f"198.51.100.{host}:51820" if is_relay or draw(st.booleans()) else None
+        nodes.append(
+            Node(
+                f"n{host}",
+                IPv4Address(MESH[host]),
+                draw(st.sampled_from("abc")),
+                frozenset({"relay"} if is_relay else set()),
+                endpoint,
+                ranges=tuple(
+                    IPv4Network(f"192.168.{host}.{part * 128}/25")
+                    for part in range(draw(st.integers(0, 2)))
+                ),
+                site_endpoint=draw(st.sampled_from([None, f"192.0.2.{host}:51820"])),
+            )
+        )
+    return pool(*nodes)

@@ -1,0 +1,61 @@
+"""The ruleset: only what the inventory allows, in a table of its own."""
+
+from __future__ import annotations
+
+from ppn.mesh.firewall import SSH, Service, ruleset
+from tests.unit.mesh.pools import RELAY, SERVER, SMALL
+
+LAPTOP_RULES = """\
+# Written by ppn from the inventory; changes made here are undone by the next run.
+table inet ppn
+delete table inet ppn
+table inet ppn {
+\tchain input {
+\t\ttype filter hook input priority filter; policy accept;
+\t\tiifname != { "lo", "ppn0" } ip daddr 10.8.0.0/24 counter drop
+\t\tiifname != { "lo", "ppn0" } ip6 daddr fd70:706e::/64 counter drop
+\t\tiifname != "ppn0" accept
+\t\tip6 saddr { PROBES } ip6 daddr fd70:706e::3 udp dport 51821 accept
+\t\tip6 saddr { PROBES } meta l4proto ipv6-icmp accept
+\t\tip saddr != { NODES, 192.168.10.0/24 } counter drop
+\t\tct state established,related accept
+\t\tip saddr { NODES } meta l4proto icmp accept
+\t\tip saddr { NODES } tcp dport 22 accept
+\t\tcounter drop
+\t}
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy accept;
+\t\tiifname "ppn0" counter drop
+\t\toifname "ppn0" counter drop
+\t}
+}
+"""
+
+
+def test_whole_file_of_a_plain_node() -> None:
+    """MESH-01, MESH-02: known sources, SSH and path keepers; nothing is forwarded."""
+    expected = LAPTOP_RULES.replace("PROBES", ", ".join(f"fd70:706e::{n}" for n in range(1, 5)))
+    expected = expected.replace("NODES", ", ".join(f"10.8.0.{n}" for n in range(1, 5)))
+    assert ruleset(SMALL, SMALL.node("laptop")) == expected
+
+
+def test_only_the_relay_forwards_within_the_mesh() -> None:
+    """MESH-05, MESH-07."""
+    within = 'iifname "ppn0" oifname "ppn0" ip saddr'
+    assert within in ruleset(SMALL, RELAY)
+    assert within not in ruleset(SMALL, SERVER)
+
+
+def test_a_node_with_ranges_forwards_to_them_alone() -> None:
+    text = ruleset(SMALL, SERVER)
+    assert "ip daddr { 192.168.10.0/24 } accept" in text
+    assert "ip saddr { 192.168.10.0/24 } ip daddr" in text
+
+
+def test_services_are_for_roles_and_on_roles() -> None:
+    agent = Service(9204, from_role="relay", on_role="hypervisor")
+    rule = "ip saddr { 10.8.0.1 } tcp dport 9204 accept"
+    assert rule in ruleset(SMALL, SERVER, (SSH, agent))
+    assert "9204" not in ruleset(SMALL, RELAY, (SSH, agent))
+    nobody = Service(1, from_role="nobody")
+    assert "dport 1 " not in ruleset(SMALL, SERVER, (nobody,))

@@ -1,0 +1,147 @@
+"""The inventory is judged whole: every problem is named, and only a bad node is left out."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppn.inventory import NodeUnknown, pool_from_data
+
+RELAY: dict[str, Any] = {
+    "roles": ["relay"],
+    "site": "cloud",
+    "mesh_address": "10.8.0.1",
+    "endpoint": "relay.example.net:51820",
+}
+SERVER: dict[str, Any] = {"site": "a", "mesh_address": "10.8.0.2", "roles": ["hypervisor"]}
+LAPTOP: dict[str, Any] = {"site": "b", "mesh_address": "10.8.0.3", "reserved": True}
+
+
+def problems(**nodes: dict[str, Any]) -> dict[str, list[str]]:
+    return pool_from_data({}, nodes)[1]
+
+
+def codes(texts: list[str]) -> list[str]:
+    return [text.rsplit("(", 1)[1].rstrip(")") for text in texts]
+
+
+def test_sound_inventory_keeps_its_order_and_profiles() -> None:
+    """MESH-08: cloud and physical nodes are in one pool and stay told apart."""
+    pool, found = pool_from_data({}, {"relay": RELAY, "server": SERVER, "laptop": LAPTOP})
+    assert found == {}
+    assert [node.name for node in pool.nodes] == ["relay", "server", "laptop"]
+    assert pool.range == IPv4Network("10.8.0.0/24")
+    assert pool.node("relay").is_relay
+    assert pool.node("server").roles == {"hypervisor"}
+    assert pool.node("laptop").reserved
+    assert pool.node("laptop").address == IPv4Address("10.8.0.3")
+
+
+def test_a_relay_need_not_be_a_hypervisor() -> None:
+    """MESH-07: relaying is a role of its own."""
+    pool, _ = pool_from_data({}, {"relay": RELAY})
+    assert "hypervisor" not in pool.node("relay").roles
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"roles": ["router"]}, "role_unknown"),
+        ({"roles": "relay"}, "roles_invalid"),
+        ({"site": None}, "site_invalid"),
+        ({"reserved": "yes"}, "reserved_invalid"),
+        ({"mesh_address": None}, "address_missing"),
+        ({"mesh_address": "10.8.0"}, "address_invalid"),
+        ({"mesh_address": "10.9.0.1"}, "address_out_of_range"),
+        ({"mesh_address": "10.8.0.255"}, "address_out_of_range"),
+        ({"endpoint": "relay.example.net"}, "endpoint_invalid"),
+        ({"endpoint": "relay.example.net:0"}, "endpoint_invalid"),
+        ({"endpoint": "[relay]:51820"}, "endpoint_invalid"),
+        ({"endpoint": "a\nPostUp = x:1"}, "endpoint_invalid"),
+        ({"site_endpoint": 51820}, "endpoint_invalid"),
+        ({"endpoint": "10.8.0.9:51820"}, "endpoint_loops"),
+        ({"roles": ["relay"]}, "relay_without_endpoint"),
+        ({"ranges": "192.168.1.0/24"}, "ranges_invalid"),
+        ({"ranges": ["192.168.1.1/24"]}, "range_invalid"),
+        ({"ranges": ["0.0.0.0/0"]}, "range_invalid"),
+        ({"ranges": ["fd00::/64"]}, "range_invalid"),
+        ({"ranges": ["10.8.0.128/25"]}, "range_overlaps"),
+        ({"ranges": ["192.168.0.0/16", "192.168.1.0/24"]}, "range_overlaps"),
+    ],
+)
+def test_one_problem_of_one_node(change: dict[str, Any], code: str) -> None:
+    found = problems(relay=RELAY, server=SERVER | change, laptop=LAPTOP)
+    assert list(found) == ["server"]
+    assert codes(found["server"]) == [code]
+    assert found["server"][0].startswith("node server")
+
+
+def test_all_problems_of_a_node_are_named_at_once() -> None:
+    found = problems(server={"roles": ["router"], "endpoint": "x"})
+    assert codes(found["server"]) == [
+        "role_unknown",
+        "site_invalid",
+        "address_missing",
+        "endpoint_invalid",
+    ]
+
+
+def test_two_nodes_with_one_address_are_both_refused_and_the_others_go_on() -> None:
+    pool, found = pool_from_data(
+        {}, {"relay": RELAY, "server": SERVER, "laptop": LAPTOP | {"mesh_address": "10.8.0.2"}}
+    )
+    assert [node.name for node in pool.nodes] == ["relay"]
+    assert codes(found["server"]) == codes(found["laptop"]) == ["address_duplicate"]
+    assert "server and laptop" in found["server"][0]
+
+
+def test_overlapping_ranges_of_two_nodes() -> None:
+    found = problems(
+        server=SERVER | {"ranges": ["192.168.1.0/24"]},
+        laptop=LAPTOP | {"ranges": ["192.168.0.0/16"]},
+    )
+    assert codes(found["server"]) == codes(found["laptop"]) == ["range_overlaps"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"mesh_range": "10.8.0.1/24"}, "mesh_range_invalid"),
+        ({"mesh_range": "fd00::/64"}, "mesh_range_invalid"),
+        ({"mesh_interface": "ppn0; reboot"}, "mesh_interface_invalid"),
+        ({"mesh_port": 51821}, "mesh_port_invalid"),
+        ({"mesh_port": "51820"}, "mesh_port_invalid"),
+    ],
+)
+def test_bad_settings_refuse_every_node(settings: dict[str, Any], code: str) -> None:
+    pool, found = pool_from_data(settings, {"relay": RELAY, "server": SERVER})
+    assert pool.nodes == ()
+    assert codes(found["relay"]) == codes(found["server"]) == [code]
+
+
+def test_unknown_node_is_named_with_the_known() -> None:
+    pool, _ = pool_from_data({}, {"relay": RELAY})
+    with pytest.raises(NodeUnknown, match="its sound nodes are: relay"):
+        pool.node("rely")
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.text(),
+    st.lists(st.one_of(st.none(), st.text(), st.lists(st.none()))),
+)
+KEYS = ["roles", "site", "mesh_address", "endpoint", "site_endpoint", "ranges", "reserved"]
+
+
+@given(st.dictionaries(st.text(), st.dictionaries(st.sampled_from(KEYS), VALUES)))
+def test_any_data_are_judged_and_no_bad_node_gets_in(data: dict[str, dict[str, Any]]) -> None:
+    pool, found = pool_from_data({}, data)
+    assert {node.name for node in pool.nodes} | set(found) == set(data)
+    assert not {node.name for node in pool.nodes} & set(found)
+    assert all(texts and all(text for text in texts) for texts in found.values())

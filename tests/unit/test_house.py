@@ -1,0 +1,115 @@
+"""The house rules a machine can see."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyinfra.api import FactBase
+from pyinfra.api.arguments import all_argument_meta
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+SOURCES = sorted(
+    path
+    for folder in ("ppn", "lab", "facts", "operations", "deploys", "bench", "iso")
+    for path in (CHECKOUT / folder).rglob("*.py")
+)
+PYINFRA_SIDE = {"pyinfra", "facts", "operations", "deploys", "lab", "iso", "bench", "inventories"}
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 50
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level packages a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((CHECKOUT / "ppn").rglob("*.py")),
+    ids=lambda path: path.relative_to(CHECKOUT).as_posix(),
+)
+def test_ppn_never_imports_the_pyinfra_side(path: Path) -> None:
+    assert not PYINFRA_SIDE & set(imported(path))
+
+
+def test_only_the_backend_imports_libvirt() -> None:
+    importers = {
+        path.relative_to(CHECKOUT).as_posix() for path in SOURCES if "libvirt" in imported(path)
+    }
+    assert importers == {"ppn/host/backend.py"}
+
+
+def test_declarations_can_be_judged_without_libvirt() -> None:
+    code = "import sys, deploys.pool, ppn.host.policy; sys.exit('libvirt' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MOST_LINES_OF_A_FUNCTION, f"{node.name}: {length} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_every_public_thing_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "the module has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def modules(package: str) -> Iterator[str]:
+    """The modules of a package that can be imported."""
+    for module in pkgutil.iter_modules([str(CHECKOUT / package)]):
+        if module.name != "install_files":  # a program that runs on nodes
+            yield f"{package}.{module.name}"
+
+
+@pytest.mark.parametrize("module", list(modules("operations")))
+def test_operations_are_documented_and_take_no_reserved_argument(module: str) -> None:
+    """pyinfra swallows a parameter called `name` and every global argument."""
+    for name, value in vars(importlib.import_module(module)).items():
+        if not hasattr(value, "_inner") or value.__module__ != module:
+            continue
+        parameters = set(inspect.signature(value._inner).parameters)
+        assert not parameters & {"name", *all_argument_meta}, name
+        assert "**Example:**" in (value.__doc__ or ""), f"{name} has no example"
+
+
+@pytest.mark.parametrize("module", list(modules("facts")))
+def test_an_unread_fact_is_unknown(module: str) -> None:
+    """pyinfra goes on with the default of a fact it could not read; ours all say `None`."""
+    for name, value in vars(importlib.import_module(module)).items():
+        if inspect.isclass(value) and issubclass(value, FactBase) and value.__module__ == module:
+            assert value.default() is None, name
+            assert "Example:" in (value.__doc__ or ""), f"{name} has no example"
+
+
+def test_every_subprocess_goes_through_one_function() -> None:
+    starters = {
+        path.relative_to(CHECKOUT).as_posix() for path in SOURCES if "subprocess" in imported(path)
+    }
+    # One for programs that end, one per area for those that stay; one runs alone on nodes.
+    assert starters <= {
+        "ppn/run.py",
+        "ppn/host/kvm.py",
+        "lab/process.py",
+        "operations/install_files.py",
+    }
