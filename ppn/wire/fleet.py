@@ -1,0 +1,152 @@
+"""What the fleet controller is asked over HTTP and what it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from ppn.host.spec import IMAGE_PATTERN, Disk
+from ppn.wire.heartbeat import MANY, Alert, VmReport
+from ppn.wire.model import NodeName, Owner, VmId, Wire
+from ppn.wire.problems import NodeRefusal, ProblemBody
+
+PolicyName = Literal["spread", "pack", "kvm-first"]
+LABEL_KEY = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$"
+MAX_BATCH = 64
+
+
+class WantedPort(Wire):
+    """A guest port that the mesh shall reach; the node chooses its own when `host` is None."""
+
+    guest: int = Field(ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host: int | None = Field(default=None, ge=1, le=65535)
+
+
+class VmOrder(Wire):
+    """A VM as it is asked for; where it goes is for the controller to decide.
+
+    Args:
+        owner: the tenant it is for.
+        image: name of a guest image; a node that has it not is no candidate.
+        vcpus: virtual CPUs.
+        memory_mib: memory in MiB.
+        disk_gib: root disk in GiB.
+        disks: data disks.
+        ports: guest ports the mesh shall reach.
+        label: an opaque word of the owner's; VMs with the same one are near (or far from) it.
+        affinity: only nodes that hold a VM of this owner with this label.
+        anti_affinity: only nodes that hold no VM of this owner with this label.
+        kvm: prefer nodes with usable KVM; a node without is taken when no other fits.
+        policy: how to choose between nodes that fit.
+        name: what the guest calls itself; its id when not given.
+    """
+
+    owner: Owner
+    image: str = Field(pattern=IMAGE_PATTERN)
+    vcpus: int = Field(ge=1, le=512)
+    memory_mib: int = Field(ge=64, le=64 * 1024 * 1024)
+    disk_gib: int = Field(default=1, ge=1, le=65536)
+    disks: Annotated[tuple[Disk, ...], Field(strict=False, max_length=16)] = ()
+    ports: Annotated[tuple[WantedPort, ...], Field(strict=False, max_length=32)] = ()
+    label: str = Field(default="", max_length=256)
+    affinity: str = Field(default="", max_length=256)
+    anti_affinity: str = Field(default="", max_length=256)
+    kvm: bool = True
+    policy: PolicyName = "spread"
+    name: str | None = Field(default=None, max_length=253)
+    ssh_keys: Annotated[tuple[str, ...], Field(strict=False, max_length=64)] = ()
+    user_data: dict[str, JsonValue] | None = None
+
+
+class BatchOrder(Wire):
+    """Several VMs at once: all of them or none, unless `per_item` (FLEET-12)."""
+
+    vms: Annotated[tuple[VmOrder, ...], Field(strict=False, min_length=1, max_length=MAX_BATCH)]
+    per_item: bool = False
+
+
+class ResizeOrder(Wire):
+    """Other figures for a stopped VM; None leaves one as it is."""
+
+    memory_mib: int | None = Field(default=None, ge=64, le=64 * 1024 * 1024)
+    vcpus: int | None = Field(default=None, ge=1, le=512)
+
+
+class PlacedVm(Wire):
+    """A VM and the node it is on; `stale` when that node has not been heard of lately."""
+
+    node: NodeName
+    stale: bool = False
+    vm: VmReport
+
+
+class BatchItem(Wire):
+    """What became of one VM of a batch: the VM, or the problem."""
+
+    id: VmId
+    placed: PlacedVm | None = None
+    problem: ProblemBody | None = None
+
+
+class BatchAnswer(Wire):
+    """What became of a batch, item by item, in the order asked."""
+
+    id: str
+    items: Annotated[tuple[BatchItem, ...], MANY]
+
+
+class NodeReport(Wire):
+    """A node as the controller sees it: what it reported, less what was placed there since.
+
+    Args:
+        name: the node.
+        age_seconds: since its last heartbeat, by the controller's own clock; None before the first.
+        stale: no candidate until it is heard of again.
+        reserved: candidate only when no other node fits.
+        kvm: guests run under KVM here.
+        vms: how many it holds.
+        free_vcpus: what may still be placed there.
+        free_memory_mib: what may still be placed there, the placement margin taken off.
+        free_disk_mib: what may still be placed there.
+    """
+
+    name: NodeName
+    age_seconds: float | None
+    stale: bool
+    reserved: bool
+    kvm: bool
+    kvm_reason: str
+    vms: int
+    vcpus: int
+    free_vcpus: int
+    memory_mib: int
+    free_memory_mib: int
+    free_disk_mib: int
+    alerts: Annotated[tuple[Alert, ...], MANY] = ()
+
+
+class FleetReport(Wire):
+    """The whole pool at a glance."""
+
+    controller: NodeName
+    nodes: int
+    live: int
+    vms: int
+    vcpus: int
+    free_vcpus: int
+    memory_mib: int
+    free_memory_mib: int
+    alerts: int
+
+
+class Decision(Wire):
+    """Why a VM went where it went: the node, the pass that found it, and why not the others."""
+
+    id: VmId
+    node: NodeName | None
+    policy: PolicyName
+    passed: Literal["non-reserved", "reserved", "none"]
+    candidates: int
+    refused: Annotated[tuple[NodeRefusal, ...], MANY] = ()

@@ -1,0 +1,110 @@
+"""What an agent tells every controller, every few seconds and after each change."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ppn.host.model import Accelerator, DiskPool, Image, Kvm, Pool, Topology
+from ppn.host.spec import Disk
+from ppn.wire.model import NodeName, Owner, VmId, Wire
+
+# JSON has arrays where these have tuples; the parts stay strict.
+MANY = Field(strict=False, max_length=4096)
+
+
+class Port(Wire):
+    """A guest's port as the mesh reaches it: `host` on the node's mesh address."""
+
+    guest: int = Field(ge=1, le=65535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host: int = Field(ge=1, le=65535)
+
+
+class VmReport(Wire):
+    """A VM as its node reports it, from its sidecar and its domain; memory in MiB.
+
+    Args:
+        id: the VM's name on its node, and its id in the pool.
+        state: `creating` until it first ran; `stabilising` while its memory settles after an
+            attach; `unknown` while libvirt is silent.
+        created: when it was first asked for, RFC 3339 in UTC.
+        address: its address in the node's VM network; None without one.
+        batch: the batch it was made in; empty for a single VM.
+    """
+
+    id: VmId
+    owner: Owner
+    state: Literal["creating", "stabilising", "running", "stopped", "missing", "unknown"]
+    uuid: str | None = None
+    created: str = ""
+    image: str = ""
+    label: str = ""
+    vcpus: int = Field(ge=0)
+    memory_mib: int = Field(ge=0)
+    current_mib: int | None = None
+    minimum_mib: int = Field(ge=0)
+    cpu_seconds: float | None = None
+    disk_gib: int = Field(default=0, ge=0)
+    disks: Annotated[tuple[Disk, ...], MANY] = ()
+    address: str | None = None
+    ports: Annotated[tuple[Port, ...], MANY] = ()
+    accelerator: Accelerator | None = None
+    weight: int | None = None
+    batch: str = Field(default="", max_length=64)
+    problems: Annotated[tuple[str, ...], MANY] = ()
+
+
+class Alert(Wire):
+    """Something on the node that is not as it should be, until it is put right (HLT-06).
+
+    Args:
+        code: stable, for example `qemu_gone`.
+        subject: the VM, domain or file it is about.
+        message: what is wrong.
+        hint: the next step a person can take.
+    """
+
+    code: str
+    subject: str
+    message: str
+    hint: str = ""
+
+
+class VmNetwork(Wire):
+    """The network of a node's VMs: its range, and the host ports guests' ports may take."""
+
+    range: str
+    first_port: int = Field(ge=1, le=65535)
+    last_port: int = Field(ge=1, le=65535)
+
+
+class Heartbeat(Wire):
+    """A node as its agent sees it at one moment.
+
+    Args:
+        node: its name in the inventory; accepted from that node's mesh address alone (FLEET-08).
+        session: 32 hex digits the agent drew when it started.
+        sequence: counts up within a session; an older one never replaces a newer one.
+        reserved: kept for its own user.
+        allow_odd_vcpus: VMs with an odd vCPU count are accepted.
+        pool: memory and CPUs, with operations in flight counted in.
+        vms: every VM, those in the making too.
+        alerts: what is not as it should be.
+    """
+
+    version: Literal[1] = 1
+    node: NodeName
+    session: str = Field(pattern=r"^[0-9a-f]{32}$")
+    sequence: int = Field(ge=0)
+    reserved: bool
+    allow_odd_vcpus: bool = False
+    kvm: Kvm
+    topology: Topology
+    pool: Pool
+    disk: DiskPool
+    network: VmNetwork | None = None
+    images: Annotated[tuple[Image, ...], MANY] = ()
+    vms: Annotated[tuple[VmReport, ...], MANY] = ()
+    alerts: Annotated[tuple[Alert, ...], MANY] = ()

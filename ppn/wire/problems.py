@@ -1,0 +1,127 @@
+"""Errors on the wire: problem+json (RFC 9457) with the stable codes of `ppn.errors`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ppn.errors import PpnError, Refusal
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:ppn:problem:"
+
+# Any other code: a refusal conflicts with the present state, every other error is the service's own.
+STATUS_OF_CODE = {
+    "address_taken": 409,
+    "agent_busy": 503,
+    "agent_timeout": 504,
+    "agent_unavailable": 503,
+    "body_too_long": 413,
+    "forbidden": 403,
+    "frame_invalid": 400,
+    "frame_too_long": 413,
+    "libvirt_timeout": 503,
+    "libvirt_unavailable": 503,
+    "method_unknown": 405,
+    "no_capacity": 409,
+    "node_busy": 503,
+    "node_unknown": 404,
+    "operation_unknown": 404,
+    "request_invalid": 400,
+    "route_unknown": 404,
+    "source_wrong": 403,
+    "spec_invalid": 400,
+    "version_unknown": 400,
+    "vm_unknown": 404,
+    "warming_up": 503,
+}
+
+
+class NodeRefusal(BaseModel):
+    """Why one node could not take a VM: the constraint that binds, with its numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    node: str
+    code: str
+    message: str
+    constraint: str = ""
+    wanted: int | None = None
+    free: int | None = None
+    unit: str = ""
+
+
+class ProblemBody(BaseModel):
+    """An error as a body.
+
+    Args:
+        type: a URN that ends with the code.
+        title: the constraint that binds, or the code in words.
+        status: the HTTP status.
+        detail: what happened, naming the object and the value.
+        code: the stable name of this kind of error.
+        constraint: the rule or resource that binds; empty for what is no refusal.
+        wanted: how much was asked for, in `unit`.
+        free: how much could be had, in `unit`.
+        hint: the next step a person can take.
+        correlation_id: stands in the log lines of every service the request passed.
+        nodes: for a placement, why each node could not.
+    """
+
+    # A newer service may say more; what is known here is still understood.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    code: str
+    constraint: str = ""
+    wanted: int | None = None
+    free: int | None = None
+    unit: str = ""
+    hint: str = ""
+    correlation_id: str = ""
+    nodes: tuple[NodeRefusal, ...] = ()
+
+
+def problem_of(error: PpnError, *, correlation_id: str = "") -> ProblemBody:
+    """An error as a body.
+
+    Args:
+        error: what was raised.
+        correlation_id: of the request that met it.
+    """
+    refusal = error if isinstance(error, Refusal) else None
+    return ProblemBody(
+        type=TYPE_PREFIX + error.code,
+        title=(refusal.constraint if refusal else "") or error.code.replace("_", " "),
+        status=status_of(error),
+        detail=error.message,
+        code=error.code,
+        constraint=refusal.constraint if refusal else "",
+        wanted=refusal.wanted if refusal else None,
+        free=refusal.free if refusal else None,
+        unit=refusal.unit if refusal else "",
+        hint=error.hint,
+        correlation_id=correlation_id,
+    )
+
+
+def status_of(error: PpnError) -> int:
+    """The HTTP status of an error."""
+    return STATUS_OF_CODE.get(error.code, 409 if isinstance(error, Refusal) else 500)
+
+
+def error_of(problem: ProblemBody) -> PpnError:
+    """The error a body tells of, as it was raised on the other side."""
+    if not problem.constraint:
+        return PpnError(problem.detail, code=problem.code, hint=problem.hint)
+    return Refusal(
+        problem.detail,
+        code=problem.code,
+        constraint=problem.constraint,
+        wanted=problem.wanted,
+        free=problem.free,
+        unit=problem.unit,
+        hint=problem.hint,
+    )
