@@ -9,7 +9,7 @@ from ppn.errors import PpnError, Refusal
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:ppn:problem:"
 
-# Any other code: a refusal conflicts with the present state, every other error is the service's own.
+# Any code not named here: a refusal is a conflict with the present state, the rest are failures.
 STATUS_OF_CODE = {
     "address_taken": 409,
     "agent_busy": 503,
