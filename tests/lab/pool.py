@@ -77,17 +77,20 @@ class LabPool:
         argv = [sys.executable, "-m", "lab", "exec", "--name", self.name, "--"]
         return [*argv, pyinfra, inventory, SITE, *words]
 
-    def pyinfra(self, *words: str, inventory: str = INVENTORY, timeout: float = 1200) -> Run:
+    def pyinfra(self, *words: str, inventory: str = INVENTORY, timeout: float = 600) -> Run:
         """Run the whole site over this lab."""
-        done = subprocess.run(
-            self.pyinfra_argv("--json", *words, inventory=inventory),
-            cwd=CHECKOUT,
-            env=os.environ | {"PYINFRA_PROGRESS": "off"},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                self.pyinfra_argv("--json", *words, inventory=inventory),
+                cwd=CHECKOUT,
+                env=os.environ | {"PYINFRA_PROGRESS": "off"},
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"pyinfra has not ended: {late.stderr!r}\n{processes()}") from late
         start = done.stdout.find("{")
         report = json.loads(done.stdout[start:]) if start >= 0 else {}
         return Run(done.returncode, report, done.stdout + done.stderr)
@@ -128,6 +131,12 @@ class LabPool:
     def serial(self, node: str, vm: str) -> list[str]:
         """The lines a guest wrote to its serial console."""
         return self.run(node, f"cat /var/lib/ppn/vms/{vm}/serial.log").splitlines()
+
+
+def processes() -> str:
+    """Every process of this machine as a tree, those in container nodes too."""
+    argv = ["ps", "-eo", "pid,etimes,stat,wchan:20,args", "--forest", "--width", "200"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False).stdout
 
 
 def inventory_with(folder: Path, change: str) -> str:

@@ -113,3 +113,11 @@ def test_every_subprocess_goes_through_one_function() -> None:
         "lab/process.py",
         "operations/install_files.py",
     }
+
+
+@pytest.mark.parametrize("tree", ["iso/node", "lab/debian-guest"])
+def test_units_of_the_images_are_turned_on_by_links(tree: str) -> None:
+    """A plain file in a `.wants` folder is ignored, and the machine comes up without a network."""
+    entries = sorted((CHECKOUT / tree).rglob("*.wants/*"))
+    assert entries
+    assert [entry for entry in entries if not entry.is_symlink()] == []
