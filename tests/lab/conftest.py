@@ -14,8 +14,8 @@ from tests.lab.pool import LabPool, Run
 def started() -> Iterator[LabPool]:
     """A lab whose nodes are up and on which nothing was ever run."""
     pool = LabPool(f"test-{os.getpid()}")
-    pool.lab("up")
     try:
+        pool.lab("up")
         yield pool
     finally:
         pool.lab("destroy")

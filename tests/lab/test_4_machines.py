@@ -39,8 +39,8 @@ WINDOWS = 3
 def machines() -> Iterator[LabPool]:
     """A pool whose nodes are QEMU machines; the server's have working nested KVM."""
     pool = LabPool(f"vm-{os.getpid()}")
-    pool.lab("up", "--vm")
     try:
+        pool.lab("up", "--vm")
         run = pool.pyinfra("-y", timeout=1200)
         assert run.returncode == 0, run.log
         yield pool
