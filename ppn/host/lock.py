@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ppn.errors import PpnError
+from ppn.lock import take
 
 TIMEOUT_SECONDS = 300.0
-RETRY_SECONDS = 0.05
 
 
 class NodeBusy(PpnError):
@@ -35,25 +33,14 @@ def node_lock(path: Path, *, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        end = time.monotonic() + timeout
-        while not _taken(descriptor):
-            if time.monotonic() >= end:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                raise NodeBusy(
-                    f"{path} is held by process {holder or 'unknown'} for over {timeout:g} s",
-                    hint="wait for it to end, or look at what it does",
-                )
-            time.sleep(RETRY_SECONDS)
+        if not take(descriptor, timeout=timeout):
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise NodeBusy(
+                f"{path} is held by process {holder or 'unknown'} for over {timeout:g} s",
+                hint="wait for it to end, or look at what it does",
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

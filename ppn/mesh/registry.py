@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from ppn.durable import write_atomic
 from ppn.errors import PpnError, Refusal
+from ppn.lock import folder_lock
 
 KEY_BYTES = 32
 NO_KEYS: Mapping[str, str] = MappingProxyType({})
@@ -155,7 +153,7 @@ def record(path: Path, node: str, key: str) -> bool:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
+        with folder_lock(path.parent):
             before = load(path)
             after = before.with_key(node, key)
             if after == before:
@@ -164,14 +162,3 @@ def record(path: Path, node: str, key: str) -> bool:
             return True
     except OSError as error:
         raise RegistryDamaged(f"cannot write {path}: {error}") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder; it leaves no file behind."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import random
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
+from ppn.lock import folder_lock
 from ppn.pool.ledger import (
     EMPTY,
     Change,
@@ -28,8 +25,6 @@ from ppn.pool.ledger import (
 )
 
 MAX_LEDGER_BYTES = 64 << 20
-LOCK_DEADLINE_SECONDS = 30.0
-LOCK_RETRY_SECONDS = (0.001, 0.01)
 
 
 class LedgerUnavailable(PpnError):
@@ -172,34 +167,12 @@ def _replace(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock on the ledger's folder: the file itself is replaced, so it cannot carry it."""
+    """Hold the lock on the ledger's folder."""
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        with folder_lock(path.parent):
+            yield
     except OSError as error:
-        raise _unavailable("open the folder of", path, error) from error
-    try:
-        deadline = time.monotonic() + LOCK_DEADLINE_SECONDS
-        while not _try_lock(folder):
-            if time.monotonic() > deadline:
-                raise LedgerUnavailable(
-                    f"{path}: another process held its lock for {LOCK_DEADLINE_SECONDS:g} s",
-                    code="ledger_locked",
-                    hint=f"see who with `fuser -v {path.parent}`, then try again",
-                )
-            # At random moments, or a writer without a pause would keep us out for ever. Blocking
-            # in flock would be fair, and stop every other host of a pyinfra run meanwhile.
-            time.sleep(random.uniform(*LOCK_RETRY_SECONDS))
-        yield
-    finally:
-        os.close(folder)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        raise _unavailable("lock the folder of", path, error) from error
 
 
 def _unavailable(verb: str, path: Path, error: OSError) -> LedgerUnavailable:
