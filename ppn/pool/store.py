@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
-from ppn.lock import folder_lock
+from ppn.lock import FolderLocked, folder_lock
 from ppn.pool.ledger import (
     EMPTY,
     Change,
@@ -171,6 +171,8 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         with folder_lock(path.parent):
             yield
+    except FolderLocked as error:
+        raise LedgerUnavailable(error.message, code="ledger_locked", hint=error.hint) from error
     except OSError as error:
         raise _unavailable("lock the folder of", path, error) from error
 

@@ -41,8 +41,8 @@ def test_a_host_that_waits_for_the_lock_does_not_stop_the_host_that_holds_it(
 
 
 def test_a_lock_that_is_not_given_back_is_an_error(tmp_path: Path) -> None:
-    with folder_lock(tmp_path):
-        with pytest.raises(FolderLocked, match="fuser"), folder_lock(tmp_path, timeout=0.05):
-            pass
+    late = folder_lock(tmp_path, timeout=0.05)
+    with folder_lock(tmp_path), pytest.raises(FolderLocked, match="fuser"), late:
+        pass
     with folder_lock(tmp_path, timeout=0):
         assert list(tmp_path.iterdir()) == []
