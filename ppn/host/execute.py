@@ -22,7 +22,7 @@ from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind, wanted_disks
 from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar, write_sidecar
 from ppn.host.spec import VmSpec
-from ppn.pool.ledger import DEFAULT_WEIGHT
+from ppn.pool.policy import DEFAULT_WEIGHT
 
 GRACE_SECONDS = 60.0
 GIB = 1024 * 1024 * 1024

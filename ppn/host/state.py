@@ -30,9 +30,7 @@ from ppn.host.paths import Paths
 from ppn.host.settings import read_settings
 from ppn.host.topology import read_memory, read_topology
 from ppn.host.vm_state import VmReading, read_vm
-from ppn.pool.keys import load_public
 from ppn.pool.policy import pool_available
-from ppn.pool.store import load
 
 if TYPE_CHECKING:
     from ppn.host.backend import Backend, DomainFacts
@@ -106,6 +104,10 @@ def read_ledger(paths: Paths) -> LedgerStatus:
     """The node's copy of the capability ledger, verified; what is wrong with it otherwise."""
     if not paths.ledger.exists():
         return LedgerStatus(ok=True)
+    # Imported here: only a ledger needs cryptography, and a new VM waits for our imports.
+    from ppn.pool.keys import load_public
+    from ppn.pool.store import load
+
     try:
         ledger = load(paths.ledger, load_public(paths.operator_key))
     except PpnError as error:

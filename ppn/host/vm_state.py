@@ -19,7 +19,7 @@ from ppn.host.paths import Paths, VmPaths
 from ppn.host.plan import wanted_disks
 from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar
 from ppn.host.spec import VmSpec
-from ppn.pool.ledger import DEFAULT_WEIGHT
+from ppn.pool.policy import DEFAULT_WEIGHT
 
 if TYPE_CHECKING:
     from ppn.host.backend import DomainFacts

@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ppn.errors import PpnError, Refusal
+from ppn.pool.policy import DEFAULT_WEIGHT
 
-DEFAULT_WEIGHT = 100
 MIN_WEIGHT, MAX_WEIGHT = 1, 10_000
 MAX_MINIMUM_MIB = 1 << 30
 MAX_LINE_BYTES = 512

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ppn.errors import Refusal
 from ppn.pool.entry import (
-    DEFAULT_WEIGHT,
     GENESIS,
     RESTORE,
     Change,
@@ -28,6 +27,7 @@ from ppn.pool.entry import (
     sign,
     verify,
 )
+from ppn.pool.policy import DEFAULT_WEIGHT
 
 __all__ = [
     "DEFAULT_WEIGHT",

@@ -1,8 +1,11 @@
-"""What the pool decides about memory: pure functions over numbers."""
+"""What the pool decides about memory and weights: pure functions over numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+# The CPU weight of a VM that the ledger says nothing of.
+DEFAULT_WEIGHT = 100
 
 
 def pool_available(physical_mib: int, minimums: Iterable[int]) -> int:

@@ -56,6 +56,13 @@ def test_declarations_can_be_judged_without_libvirt() -> None:
     assert done.returncode == 0
 
 
+def test_a_vm_is_applied_without_cryptography_where_there_is_no_ledger() -> None:
+    """A new VM waits for our imports, so what only a ledger needs is imported for a ledger."""
+    code = "import sys, ppn.cli.host, ppn.host.apply; sys.exit('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60, check=False)
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
 def test_files_and_functions_are_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
