@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ppn.host.model import Accelerator, DiskPool, Image, Kvm, Pool, Topology
 from ppn.host.spec import Disk
@@ -72,10 +73,16 @@ class Alert(Wire):
     hint: str = ""
 
 
+def _network(text: str) -> str:
+    """A text that is an IPv4 network."""
+    IPv4Network(text)
+    return text
+
+
 class VmNetwork(Wire):
     """The network of a node's VMs: its range, and the host ports guests' ports may take."""
 
-    range: str
+    range: Annotated[str, AfterValidator(_network)]
     first_port: int = Field(ge=1, le=65535)
     last_port: int = Field(ge=1, le=65535)
 

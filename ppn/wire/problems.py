@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from ppn.errors import PpnError, Refusal
@@ -48,6 +50,24 @@ class NodeRefusal(BaseModel):
     wanted: int | None = None
     free: int | None = None
     unit: str = ""
+
+
+class NoCapacity(Refusal):
+    """No node can take a VM; says of each node why.
+
+    Args:
+        message: what was refused.
+        nodes: the constraint that binds on each node.
+    """
+
+    def __init__(self, message: str, nodes: Iterable[NodeRefusal]) -> None:
+        super().__init__(
+            message,
+            code="no_capacity",
+            constraint="capacity of every node",
+            hint="ask for less, destroy VMs, or add a node",
+        )
+        self.nodes = tuple(nodes)
 
 
 class ProblemBody(BaseModel):
@@ -104,6 +124,7 @@ def problem_of(error: PpnError, *, correlation_id: str = "") -> ProblemBody:
         unit=refusal.unit if refusal else "",
         hint=error.hint,
         correlation_id=correlation_id,
+        nodes=error.nodes if isinstance(error, NoCapacity) else (),
     )
 
 
@@ -114,6 +135,8 @@ def status_of(error: PpnError) -> int:
 
 def error_of(problem: ProblemBody) -> PpnError:
     """The error a body tells of, as it was raised on the other side."""
+    if problem.code == "no_capacity":
+        return NoCapacity(problem.detail, problem.nodes)
     if not problem.constraint:
         return PpnError(problem.detail, code=problem.code, hint=problem.hint)
     return Refusal(

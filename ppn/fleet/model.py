@@ -1,0 +1,185 @@
+"""What placement reads: a node as it may be used, and a VM as it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ppn.fleet.addresses import places
+from ppn.host.plan import MIB_PER_GIB
+from ppn.host.spec import Disk
+from ppn.wire.fleet import PolicyName, VmOrder
+from ppn.wire.heartbeat import Heartbeat, VmReport
+
+# Memory in MiB that placement leaves on every node, for what the node itself needs suddenly.
+MARGIN_MIB = 512
+# Shares are whole millionths, so that two controllers never differ by rounding.
+WHOLE = 1_000_000
+
+# An owner and a label of theirs.
+Label = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a VM needs of a node, and where its owner wants it.
+
+    Args:
+        owner: whose it is.
+        image: the guest image the node must have.
+        vcpus: virtual CPUs.
+        memory_mib: memory in MiB.
+        root_gib: root disk in GiB; at least the image's size.
+        disk_mib: most that all its disks can grow to, in MiB.
+        label: its own label; empty without one.
+        affinity: only nodes that hold a VM of this owner with this label; empty for any.
+        anti_affinity: only nodes that hold none of this owner with this label; empty for any.
+        kvm: nodes with usable KVM first.
+        network: it needs the node's VM network, for a port of it is to be reached.
+        policy: how to choose between nodes that fit.
+    """
+
+    owner: str
+    image: str
+    vcpus: int
+    memory_mib: int
+    root_gib: int
+    disk_mib: int
+    label: str = ""
+    affinity: str = ""
+    anti_affinity: str = ""
+    kvm: bool = True
+    network: bool = False
+    policy: PolicyName = "spread"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What may still be placed on a node: what it reported, less what was placed there since.
+
+    Args:
+        name: the node.
+        reserved: a candidate only when no other node fits.
+        kvm: guests run under KVM.
+        allow_odd: VMs with an odd vCPU count are accepted.
+        largest_socket: most vCPUs one VM may have.
+        vcpus: CPUs that VMs may have in all, the node's buffer taken off.
+        free_vcpus: of these, still free.
+        memory_mib: memory that VMs may have in all, the node's buffer taken off.
+        free_memory_mib: of this, still free, the placement margin taken off.
+        disk_mib: disk in all.
+        free_disk_mib: still free, what disks may grow by taken off.
+        images: guest images by name, with the least root disk in MiB of each.
+        labels: those its VMs have.
+        addresses: free addresses of its VM network; None when it has no VM network.
+        share: of its fullest resource, in millionths: what placement policies rank by.
+    """
+
+    name: str
+    reserved: bool
+    kvm: bool
+    allow_odd: bool
+    largest_socket: int
+    vcpus: int
+    free_vcpus: int
+    memory_mib: int
+    free_memory_mib: int
+    disk_mib: int
+    free_disk_mib: int
+    images: Mapping[str, int]
+    labels: frozenset[Label] = frozenset()
+    addresses: int | None = None
+    share: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        fullest = max(
+            used_share(self.vcpus, self.free_vcpus),
+            used_share(self.memory_mib, self.free_memory_mib + MARGIN_MIB),
+            used_share(self.disk_mib, self.free_disk_mib),
+        )
+        object.__setattr__(self, "share", fullest)
+
+
+def used_share(whole: int, free: int) -> int:
+    """How much of a resource is used, in millionths; all of it when there is none."""
+    if whole <= 0:
+        return WHOLE
+    return min(max((whole - free) * WHOLE // whole, 0), WHOLE)
+
+
+def disks_mib(root_gib: int, disks: Iterable[Disk]) -> int:
+    """The most that a VM's disks can grow to, in MiB."""
+    return MIB_PER_GIB * (root_gib + sum(disk.size_gib for disk in disks))
+
+
+def demand_of(order: VmOrder) -> Demand:
+    """What an order needs of a node."""
+    return Demand(
+        owner=order.owner,
+        image=order.image,
+        vcpus=order.vcpus,
+        memory_mib=order.memory_mib,
+        root_gib=order.disk_gib,
+        disk_mib=disks_mib(order.disk_gib, order.disks),
+        label=order.label,
+        affinity=order.affinity,
+        anti_affinity=order.anti_affinity,
+        kvm=order.kvm,
+        network=bool(order.ports),
+        policy=order.policy,
+    )
+
+
+def view_of(
+    heartbeat: Heartbeat, placed: Iterable[Demand] = (), gone: Iterable[VmReport] = ()
+) -> NodeView:
+    """A node as it may be used now.
+
+    Args:
+        heartbeat: the newest of the node.
+        placed: VMs placed there that the heartbeat does not count yet.
+        gone: VMs destroyed there that the heartbeat still counts.
+    """
+    pool, disk = heartbeat.pool, heartbeat.disk
+    vcpus = pool.vcpus - pool.vcpu_buffer
+    free_vcpus = vcpus - pool.vcpus_allocated
+    promised = pool.available_mib - pool.reserved_mib
+    startable = pool.startable_mib
+    free_disk = disk.free_mib - disk.promised_mib
+    labels = {(vm.owner, vm.label) for vm in heartbeat.vms if vm.label}
+    addresses = {vm.address for vm in heartbeat.vms if vm.address is not None}
+    used = len(addresses)
+    if lost := {vm.id: vm for vm in gone}:
+        stay = [vm for vm in heartbeat.vms if vm.id not in lost]
+        labels = {(vm.owner, vm.label) for vm in stay if vm.label}
+        used = len({vm.address for vm in stay if vm.address is not None})
+        for vm in lost.values():
+            free_vcpus += vm.vcpus
+            promised += vm.minimum_mib
+            startable += vm.current_mib or 0
+            free_disk += disks_mib(vm.disk_gib, vm.disks)
+    for demand in placed:
+        free_vcpus -= demand.vcpus
+        promised -= demand.memory_mib
+        startable -= demand.memory_mib
+        free_disk -= demand.disk_mib
+        used += 1
+        if demand.label:
+            labels.add((demand.owner, demand.label))
+    network = heartbeat.network
+    return NodeView(
+        name=heartbeat.node,
+        reserved=heartbeat.reserved,
+        kvm=heartbeat.kvm.usable,
+        allow_odd=heartbeat.allow_odd_vcpus,
+        largest_socket=heartbeat.topology.largest_socket,
+        vcpus=vcpus,
+        free_vcpus=free_vcpus,
+        memory_mib=pool.physical_mib - pool.reserved_mib,
+        free_memory_mib=min(promised, startable) - MARGIN_MIB,
+        disk_mib=disk.total_mib,
+        free_disk_mib=free_disk,
+        images={image.name: image.disk_mib for image in heartbeat.images},
+        labels=frozenset(labels),
+        addresses=places(network.range) - used if network is not None else None,
+    )

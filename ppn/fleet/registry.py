@@ -1,0 +1,301 @@
+"""What one controller knows of the pool: in memory, and rebuilt from heartbeats (FLEET-02).
+
+Three things make up what is free on a node: its newest heartbeat; reservations, for VMs this
+controller has placed there that the heartbeat does not count yet; and traces of VMs destroyed there
+that the heartbeat still counts. A heartbeat that was on its way while a call ended may say what was
+before it. So a reservation or a trace stands until a heartbeat shows the change, or one that came
+`SETTLE_SECONDS` after the end of the call, or one of a newer session of the agent, denies it.
+
+Time is seconds of a clock that never jumps, passed in. Nothing here waits or does I/O; calls must
+not overlap.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from ppn.errors import Refusal
+from ppn.fleet.index import Index
+from ppn.fleet.model import Demand, NodeView
+from ppn.fleet.node import Held, Node, Reservation
+from ppn.fleet.policy import Choice, no_capacity, place
+from ppn.wire.heartbeat import Heartbeat, VmReport
+from ppn.wire.problems import NodeRefusal
+
+INTERVAL_SECONDS = 10.0
+STALE_SECONDS = 30.0
+# A heartbeat is not on its way for longer than this: agents give up sending one before.
+SETTLE_SECONDS = 10.0
+
+
+class Registry:
+    """Nodes, VMs and reservations as one controller sees them.
+
+    Args:
+        addresses: the mesh address of every node that may send heartbeats, by name.
+        now: the time of start, in seconds.
+    """
+
+    def __init__(self, addresses: Mapping[str, IPv4Address], now: float) -> None:
+        self._nodes = {name: Node(name, address) for name, address in addresses.items()}
+        self._started = now
+        self._warm = False
+        self._unheard = set(addresses)
+        self._index = Index()
+        self._live: OrderedDict[str, float] = OrderedDict()
+        self._places: dict[str, set[str]] = {}
+        self._twice: set[str] = set()
+        # By owner: the VM and the node it is on.
+        self._owned: dict[str, set[tuple[str, str]]] = {}
+
+    @property
+    def index(self) -> Index:
+        """The nodes that are candidates, as of the last call that was told the time."""
+        return self._index
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Every node of the inventory."""
+        return self._nodes
+
+    def hear(self, heartbeat: Heartbeat, source: IPv4Address, now: float) -> None:
+        """Take in what a node says of itself.
+
+        Args:
+            heartbeat: what it says.
+            source: the address it came from.
+            now: seconds.
+
+        Raises:
+            Refusal: `source_wrong` when the inventory gives that address to another node
+                (FLEET-08), `heartbeat_old` when a newer one came before.
+        """
+        self.expire(now)
+        node = self._nodes.get(heartbeat.node)
+        if node is None or node.address != source:
+            raise Refusal(
+                f"heartbeat of node {heartbeat.node} came from {source}, which is not its address",
+                code="source_wrong",
+                constraint="mesh address of the node in the inventory",
+                hint="send it from the node itself, through the mesh",
+            )
+        node.check_order(heartbeat, now - STALE_SECONDS)
+        before = node.held()
+        node.take(heartbeat, now, now - SETTLE_SECONDS)
+        self._note(node, before)
+        self._unheard.discard(node.name)
+        self._live[node.name] = now
+        self._live.move_to_end(node.name)
+        self._refresh(node)
+
+    def expire(self, now: float) -> None:
+        """Take nodes that have been silent for too long out of the candidates (FLEET-16)."""
+        while self._live:
+            name, heard = next(iter(self._live.items()))
+            if now - heard <= STALE_SECONDS:
+                return
+            del self._live[name]
+            self._index.drop(name)
+
+    def check_warm(self, now: float) -> None:
+        """Refuse to judge what is not known: a controller that has just started hears first.
+
+        Raises:
+            Refusal: `warming_up`: nodes are unheard, and two heartbeat intervals are not over.
+        """
+        if self._warm:
+            return
+        since = now - self._started
+        self._warm = not self._unheard or since >= 2 * INTERVAL_SECONDS
+        if not self._warm:
+            heard = len(self._nodes) - len(self._unheard)
+            raise Refusal(
+                f"the controller started {since:.0f} s ago and has not heard every node yet",
+                code="warming_up",
+                constraint="nodes heard since the start",
+                wanted=len(self._nodes),
+                free=heard,
+                unit="node",
+                hint=f"try again in {2 * INTERVAL_SECONDS - since:.0f} s",
+            )
+
+    def reserve(
+        self,
+        vm: str,
+        demand: Demand,
+        now: float,
+        *,
+        excluded: Mapping[str, NodeRefusal] | None = None,
+        batch: str = "",
+    ) -> Reservation:
+        """Choose a node for a VM and debit it there at once (FLEET-05, IP-01).
+
+        Args:
+            vm: its id, which nothing has yet.
+            demand: what it needs.
+            now: seconds.
+            excluded: nodes that have refused this VM already, with their reasons.
+            batch: the batch it belongs to.
+
+        Raises:
+            NoCapacity: no node fits; says of each why.
+            Refusal: `vm_exists`.
+        """
+        self.expire(now)
+        if vm in self._places:
+            raise Refusal(
+                f"vm {vm} is on {' and '.join(sorted(self._places[vm]))} already",
+                code="vm_exists",
+                constraint="VM id",
+                hint="look at it, destroy it, or use another idempotency key",
+            )
+        choice = place(demand, self._index, excluded)
+        if choice is None:
+            others = self._silent(now) | dict(excluded or {})
+            raise no_capacity(vm, demand, self._index.views().values(), others)
+        return self._debit(vm, demand, choice, batch)
+
+    def reserve_all(
+        self, vms: Mapping[str, Demand], now: float, *, batch: str = "", per_item: bool = False
+    ) -> dict[str, Reservation | Refusal]:
+        """Place several VMs one after the other, each seeing those before it (FLEET-12).
+
+        Args:
+            vms: what each needs, by id.
+            now: seconds.
+            batch: the batch they belong to.
+            per_item: place those that fit; else one that does not fit undoes them all.
+
+        Returns:
+            What became of each, in the order asked.
+
+        Raises:
+            Refusal: not `per_item`, and one could not be placed; nothing is reserved then.
+        """
+        found: dict[str, Reservation | Refusal] = {}
+        for vm, demand in vms.items():
+            try:
+                found[vm] = self.reserve(vm, demand, now, batch=batch)
+            except Refusal as refusal:
+                if not per_item:
+                    for placed in found:
+                        self.release(placed)
+                    raise
+                found[vm] = refusal
+        return found
+
+    def settle(self, vm: str, now: float, report: VmReport | None = None) -> None:
+        """The call that makes a reserved VM has ended.
+
+        Args:
+            vm: its id.
+            now: seconds.
+            report: the VM as the agent answered; None when the answer did not come, so that
+                only heartbeats can tell.
+        """
+        for node in self._at(vm):
+            node.settle(vm, now, report)
+
+    def release(self, vm: str) -> None:
+        """A reserved VM was surely not made: credit it again; nothing happens if there is none."""
+        for node in self._at(vm):
+            before = node.held()
+            if node.reserved.pop(vm, None) is not None:
+                self._note(node, before)
+                self._refresh(node)
+
+    def forget(self, vm: str, name: str, now: float) -> None:
+        """Nothing is left of a VM on a node, says its agent: credit it at once.
+
+        Args:
+            vm: its id.
+            name: the node it was on.
+            now: seconds.
+        """
+        node = self._nodes[name]
+        before = node.held()
+        node.forget(vm, now)
+        self._note(node, before)
+        self._refresh(node)
+
+    def find(self, vm: str, now: float) -> tuple[Held, ...]:
+        """Where a VM is: on one node, on none, or on several if something went wrong."""
+        return tuple(self._held(vm, node.name, now) for node in self._at(vm))
+
+    def vms(self, now: float, owner: str | None = None) -> tuple[Held, ...]:
+        """Every VM, or every VM of one owner, by id (FLEET-07)."""
+        owners = self._owned if owner is None else (owner,)
+        found = sorted(pair for one in owners for pair in self._owned.get(one, ()))
+        return tuple(self._held(vm, name, now) for vm, name in found)
+
+    def doubled(self) -> dict[str, tuple[str, ...]]:
+        """VMs that more than one node has, with the nodes: each is an alert."""
+        return {vm: tuple(sorted(self._places[vm])) for vm in sorted(self._twice)}
+
+    def is_stale(self, node: Node, now: float) -> bool:
+        """Whether a node was never heard, or not lately by this controller's own clock."""
+        return node.heard is None or now - node.heard > STALE_SECONDS
+
+    def view(self, node: Node) -> NodeView | None:
+        """What may still be placed on a node, also when it is stale; None before it was heard."""
+        if node.heartbeat is None:
+            return None
+        return self._index.view(node.name) or node.view()
+
+    def _debit(self, vm: str, demand: Demand, choice: Choice, batch: str) -> Reservation:
+        node = self._nodes[choice.node.name]
+        before = node.held()
+        reservation = node.reserve(vm, demand, choice.passed, batch)
+        self._note(node, before)
+        self._refresh(node)
+        return reservation
+
+    def _refresh(self, node: Node) -> None:
+        """Offer a node as it is now, if it is to be offered."""
+        if node.name in self._live:
+            self._index.put(node.view())
+
+    def _at(self, vm: str) -> list[Node]:
+        return [self._nodes[name] for name in sorted(self._places.get(vm, ()))]
+
+    def _held(self, vm: str, name: str, now: float) -> Held:
+        node = self._nodes[name]
+        return Held(name, self.is_stale(node, now), node.report(vm))
+
+    def _silent(self, now: float) -> dict[str, NodeRefusal]:
+        """Why nodes that are not heard are no candidates."""
+        return {
+            name: NodeRefusal(
+                node=name,
+                code="node_stale",
+                message=f"node {name} "
+                + (
+                    f"was last heard {now - node.heard:.0f} s ago"
+                    if node.heard is not None
+                    else "has not been heard yet"
+                ),
+                constraint="heartbeat of the node",
+            )
+            for name, node in self._nodes.items()
+            if name not in self._live
+        }
+
+    def _note(self, node: Node, before: dict[str, str]) -> None:
+        """Keep the lists by VM and by owner in step with what a node holds now."""
+        after = node.held()
+        if before == after:
+            return
+        for vm, owner in before.items() - after.items():
+            self._owned[owner].discard((vm, node.name))
+            if not self._owned[owner]:
+                del self._owned[owner]
+        for vm, owner in after.items() - before.items():
+            self._owned.setdefault(owner, set()).add((vm, node.name))
+        for vm in before.keys() ^ after.keys():
+            places = self._places.setdefault(vm, set())
+            (places.add if vm in after else places.discard)(node.name)
+            (self._twice.add if len(places) > 1 else self._twice.discard)(vm)
+            if not places:
+                del self._places[vm]
