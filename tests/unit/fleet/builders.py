@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 from ppn.fleet.index import Index
 from ppn.fleet.model import MARGIN_MIB, Demand, NodeView
@@ -69,6 +70,7 @@ def report(vm: str = "web", **fields: Any) -> VmReport:
         "current_mib": 1024,
         "minimum_mib": 1024,
         "disk_gib": 10,
+        "address": f"10.9.2.{2 + crc32(vm.encode()) % 250}",
     }
     return VmReport(**(usual | fields))
 
