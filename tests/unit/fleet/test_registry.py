@@ -122,7 +122,8 @@ def test_sessions_in_the_wrong_order_right_themselves() -> None:
     late = 1.0 + STALE_SECONDS
     with pytest.raises(Refusal):
         hear(registry, heartbeat("a", session=OTHER_SESSION, sequence=4), late)
-    hear(registry, heartbeat("a", report(), session=OTHER_SESSION, sequence=5), late + 0.1)
+    hear(registry, heartbeat("a", session=OTHER_SESSION, sequence=5), late + 0.1)
+    hear(registry, heartbeat("a", report(), session=OTHER_SESSION, sequence=6), late + 0.2)
     assert free(registry, "a") == ONE_LESS
 
 
@@ -139,6 +140,14 @@ def test_silent_node_is_no_candidate_until_it_is_heard() -> None:
     assert node_reports(registry, 31.0)[0].stale
     hear(registry, heartbeat("a", sequence=2), 40.0)
     assert registry.reserve("vm-1", demand(), 40.0).node == "a"
+
+
+def test_each_node_is_silent_by_itself() -> None:
+    """FLEET-16: the one heard first may be the one heard last."""
+    registry = registry_of(heartbeat("a"), heartbeat("b"))
+    hear(registry, heartbeat("a", sequence=2), 20.0)
+    registry.expire(STALE_SECONDS + 1.0)
+    assert list(registry.index.views()) == ["a"]
 
 
 def test_next_decision_follows_the_next_heartbeat() -> None:
@@ -231,6 +240,20 @@ def test_after_the_call_heartbeats_decide(answer: VmReport | None) -> None:
     hear(registry, heartbeat("a", sequence=2), 1.0 + SETTLE_SECONDS - 0.1)
     assert free(registry, "a") == ONE_LESS and holds(registry) == [("vm-1", "a")]
     hear(registry, heartbeat("a", sequence=3), 1.0 + SETTLE_SECONDS)
+    assert free(registry, "a") == EMPTY and holds(registry) == []
+
+
+@pytest.mark.parametrize("seen_first", [True, False])
+def test_vm_another_controller_destroyed_is_gone_at_once(seen_first: bool) -> None:
+    """FLEET-01: once a heartbeat has shown a VM that was made, the next one without it counts."""
+    registry = registry_of(heartbeat("a"), names="a")
+    registry.reserve("vm-1", demand(), 0.0)
+    for seen in (True, False) if seen_first else (False, True):
+        if seen:
+            hear(registry, heartbeat("a", report("vm-1"), sequence=2), 1.0)
+        else:
+            registry.settle("vm-1", 1.0, report("vm-1"))
+    hear(registry, heartbeat("a", sequence=3), 2.0)
     assert free(registry, "a") == EMPTY and holds(registry) == []
 
 
