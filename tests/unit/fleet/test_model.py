@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppn.fleet.model import MARGIN_MIB, WHOLE, demand_of, used_share, view_of
+from ppn.fleet.model import MARGIN_MIB, WHOLE, Demand, demand_of, used_share, view_of
 from ppn.fleet.policy import refusals
 from ppn.host.forecast import after
 from ppn.host.model import Image, NodeState, Pool, Settings
@@ -100,7 +100,7 @@ def test_placement_accepts_what_the_node_accepts_beyond_the_margin(
         images=(Image(name="tiny", digest="0"), Image(name="big", digest="0", disk_mib=2048)),
     )
     first = beat_of(state)
-    placed = []
+    placed: list[Demand] = []
     for number, order in enumerate(orders):
         wanted = demand_of(order)
         fields = order.model_dump(include={"owner", "image", "vcpus", "memory_mib", "disk_gib"})
