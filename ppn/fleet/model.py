@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ppn.fleet.addresses import places
@@ -131,7 +131,7 @@ def demand_of(order: VmOrder) -> Demand:
 
 
 def view_of(
-    heartbeat: Heartbeat, placed: Iterable[Demand] = (), gone: Iterable[VmReport] = ()
+    heartbeat: Heartbeat, placed: Sequence[Demand] = (), gone: Sequence[VmReport] = ()
 ) -> NodeView:
     """A node as it may be used now.
 
@@ -140,33 +140,19 @@ def view_of(
         placed: VMs placed there that the heartbeat does not count yet.
         gone: VMs destroyed there that the heartbeat still counts.
     """
-    pool, disk = heartbeat.pool, heartbeat.disk
+    pool, disk, network = heartbeat.pool, heartbeat.disk, heartbeat.network
+    lost = {vm.id for vm in gone}
+    stay = [vm for vm in heartbeat.vms if vm.id not in lost] if lost else heartbeat.vms
+    labels = {(vm.owner, vm.label) for vm in stay if vm.label}
+    labels |= {(demand.owner, demand.label) for demand in placed if demand.label}
+    addresses = {vm.address for vm in stay if vm.address is not None}
     vcpus = pool.vcpus - pool.vcpu_buffer
-    free_vcpus = vcpus - pool.vcpus_allocated
-    promised = pool.available_mib - pool.reserved_mib
-    startable = pool.startable_mib
-    free_disk = disk.free_mib - disk.promised_mib
-    labels = {(vm.owner, vm.label) for vm in heartbeat.vms if vm.label}
-    addresses = {vm.address for vm in heartbeat.vms if vm.address is not None}
-    used = len(addresses)
-    if lost := {vm.id: vm for vm in gone}:
-        stay = [vm for vm in heartbeat.vms if vm.id not in lost]
-        labels = {(vm.owner, vm.label) for vm in stay if vm.label}
-        used = len({vm.address for vm in stay if vm.address is not None})
-        for vm in lost.values():
-            free_vcpus += vm.vcpus
-            promised += vm.minimum_mib
-            startable += vm.current_mib or 0
-            free_disk += disks_mib(vm.disk_gib, vm.disks)
-    for demand in placed:
-        free_vcpus -= demand.vcpus
-        promised -= demand.memory_mib
-        startable -= demand.memory_mib
-        free_disk -= demand.disk_mib
-        used += 1
-        if demand.label:
-            labels.add((demand.owner, demand.label))
-    network = heartbeat.network
+    # What is promised for good, and what is there: a new VM counts wholly against both.
+    promised = pool.available_mib - pool.reserved_mib + sum(vm.minimum_mib for vm in gone)
+    startable = pool.startable_mib + sum(vm.current_mib or 0 for vm in gone)
+    taken_mib = sum(demand.memory_mib for demand in placed)
+    freed_disk = sum(disks_mib(vm.disk_gib, vm.disks) for vm in gone)
+    taken_disk = sum(demand.disk_mib for demand in placed)
     return NodeView(
         name=heartbeat.node,
         reserved=heartbeat.reserved,
@@ -174,12 +160,15 @@ def view_of(
         allow_odd=heartbeat.allow_odd_vcpus,
         largest_socket=heartbeat.topology.largest_socket,
         vcpus=vcpus,
-        free_vcpus=free_vcpus,
+        free_vcpus=vcpus
+        - pool.vcpus_allocated
+        + sum(vm.vcpus for vm in gone)
+        - sum(demand.vcpus for demand in placed),
         memory_mib=pool.physical_mib - pool.reserved_mib,
-        free_memory_mib=min(promised, startable) - MARGIN_MIB,
+        free_memory_mib=min(promised, startable) - taken_mib - MARGIN_MIB,
         disk_mib=disk.total_mib,
-        free_disk_mib=free_disk,
+        free_disk_mib=disk.free_mib - disk.promised_mib + freed_disk - taken_disk,
         images={image.name: image.disk_mib for image in heartbeat.images},
         labels=frozenset(labels),
-        addresses=places(network.range) - used if network is not None else None,
+        addresses=places(network.range) - len(addresses) - len(placed) if network else None,
     )
