@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-GROUPS = ("host", "ledger", "mesh")
+GROUPS = ("ca", "host", "ledger", "mesh")
 EXIT_ERROR = 1
 EXIT_REFUSED = 3
 

@@ -140,7 +140,10 @@ def _how_to_get(path: Path, *, secret: bool) -> str:
     private = path if secret else path.with_name(path.name.removesuffix(".pub"))
     if private != path and private.exists():
         return f"`{_openssl(private)} -out {path}` makes it from the private key"
-    return "`ppn ledger keygen` makes a pair; on a node, the pool's deploy places the public key"
+    return (
+        "`ppn ledger keygen` makes the operator's pair, `ppn ca init` the authority's; on a node,"
+        " the pool's deploy places the public key"
+    )
 
 
 def _openssl(private: Path) -> str:
@@ -151,13 +154,13 @@ def _not_a_key(path: Path, half: str) -> KeyUnusable:
     return KeyUnusable(
         f"{path} is not an Ed25519 {half} key in PEM without a passphrase",
         code="key_wrong_kind",
-        hint="`ppn ledger keygen` makes a pair that is",
+        hint="`ppn ledger keygen` and `ppn ca init` make pairs that are",
     )
 
 
 def _exists(path: Path) -> KeyUnusable:
     return KeyUnusable(
-        f"{path} exists and is not replaced: ledgers signed with a lost key cannot be extended",
+        f"{path} exists and is not replaced: what a lost key has signed cannot be signed anew",
         code="key_exists",
         hint="use it, or give the new key another name",
     )
