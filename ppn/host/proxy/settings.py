@@ -1,0 +1,131 @@
+"""The node proxy's settings, put on the node by the pool's deploy."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from ppn.errors import PpnError
+from ppn.pool.tls import TlsFiles
+from ppn.wire.model import NodeName, Wire
+
+PORT = 9204
+PATH = "/etc/ppn/proxy.json"
+TLS_FOLDER = "/etc/ppn/tls"
+AGENT_SOCKET = "/run/ppn/agent.sock"
+
+# JSON has text and arrays where these have addresses and tuples.
+Address = Annotated[IPv4Address, Field(strict=False)]
+Network = Annotated[IPv4Network, Field(strict=False)]
+
+
+class ProxySettingsDamaged(PpnError):
+    """Settings that cannot be used: a door is not opened on guessed ones."""
+
+    code = "settings_damaged"
+
+
+class Limits(Wire):
+    """How much and how long; seconds, bytes and counts.
+
+    Args:
+        change_seconds: for the agent to answer a change, a spawn with its boot among them.
+        question_seconds: for the agent to answer a question.
+        handshake_seconds: for a caller to show its certificate.
+        header_seconds: for a request's header to arrive, from its first byte.
+        body_seconds: for a request's body to arrive, and for a caller to take an answer.
+        idle_seconds: a connection may wait for its next request.
+        body_bytes: the longest body.
+        connections: at once, from all callers.
+        connections_of_one: at once, from one address.
+        changes: with the agent at once.
+        questions: with the agent at once.
+    """
+
+    change_seconds: float = Field(default=300.0, gt=0, le=3600)
+    question_seconds: float = Field(default=10.0, gt=0, le=3600)
+    handshake_seconds: float = Field(default=5.0, gt=0, le=60)
+    header_seconds: float = Field(default=5.0, gt=0, le=60)
+    body_seconds: float = Field(default=10.0, gt=0, le=60)
+    idle_seconds: int = Field(default=75, ge=1, le=3600)
+    body_bytes: int = Field(default=1024 * 1024, ge=1, le=2 * 1024 * 1024)
+    connections: int = Field(default=256, ge=1, le=4096)
+    connections_of_one: int = Field(default=64, ge=1, le=4096)
+    changes: int = Field(default=32, ge=1, le=1024)
+    questions: int = Field(default=32, ge=1, le=1024)
+
+
+class ProxySettings(Wire):
+    """Where the proxy listens, whom it lets near, and what it speaks TLS with.
+
+    Args:
+        node: its name in the inventory.
+        listen: its mesh address.
+        port: TCP.
+        mesh_range: what mesh addresses are from; `listen` is one of them.
+        allowed: addresses and networks that may connect at all (NP-02).
+        certificate: a PEM file, read anew when it changes.
+        trust: PEM file of the authorities, read anew when it changes.
+        agent_socket: the host agent's.
+        development: allows a loopback address to listen on.
+        limits: bounds and time-outs.
+    """
+
+    node: NodeName
+    listen: Address
+    port: int = Field(default=PORT, ge=0, le=65535)
+    mesh_range: Network
+    allowed: Annotated[tuple[Network, ...], Field(strict=False, max_length=4096)]
+    certificate: str = f"{TLS_FOLDER}/node.crt"
+    trust: str = f"{TLS_FOLDER}/trust.crt"
+    agent_socket: str = AGENT_SOCKET
+    development: bool = False
+    limits: Limits = Limits()
+
+    def tls(self, key: Path) -> TlsFiles:
+        """What to speak TLS with.
+
+        Args:
+            key: the private key, a credential of the service.
+        """
+        return TlsFiles(key, Path(self.certificate), Path(self.trust))
+
+
+def read_settings(path: Path) -> ProxySettings:
+    """The proxy's settings, with an address it may listen on.
+
+    Raises:
+        ProxySettingsDamaged: missing, no valid settings, or an address that is not the mesh's.
+    """
+    hint = "run the pool's deploy for this node again"
+    try:
+        settings = ProxySettings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ProxySettingsDamaged(f"{path}: {error.strerror}", hint=hint) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise ProxySettingsDamaged(f"{path}: {where}: {first['msg']}", hint=hint) from error
+    check_address(settings)
+    return settings
+
+
+def check_address(settings: ProxySettings) -> None:
+    """Refuse to listen anywhere but on the mesh.
+
+    Raises:
+        ProxySettingsDamaged: a wildcard, or another address that is not of the mesh.
+    """
+    address = settings.listen
+    if address.is_loopback and settings.development:
+        return
+    if address.is_unspecified or address not in settings.mesh_range:
+        raise ProxySettingsDamaged(
+            f"the node proxy may not listen on {address}: it is no address of the mesh"
+            f" {settings.mesh_range}",
+            code="address_not_mesh",
+            hint="set `listen` to the node's mesh address",
+        )
