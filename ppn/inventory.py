@@ -10,7 +10,7 @@ from typing import Any
 
 from ppn.errors import PpnError
 
-KNOWN_ROLES = frozenset({"relay", "hypervisor"})
+KNOWN_ROLES = frozenset({"relay", "hypervisor", "controller"})
 DEFAULT_RANGE = "10.8.0.0/24"
 DEFAULT_INTERFACE = "ppn0"
 DEFAULT_PORT = 51820

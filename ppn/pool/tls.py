@@ -11,6 +11,11 @@ from typing import Any
 from ppn.errors import PpnError
 from ppn.pool.certificates import NODE_PREFIX, ROLE_PREFIX
 
+# Where every node has them, whichever services it runs.
+NODE_KEY = "/etc/ppn/tls/node.key"
+NODE_CERTIFICATE = "/etc/ppn/tls/node.crt"
+NODE_TRUST = "/etc/ppn/tls/trust.crt"
+
 
 class TlsUnusable(PpnError):
     """Key, certificate or trust that TLS cannot be spoken with."""

@@ -9,12 +9,11 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from ppn.errors import PpnError
-from ppn.pool.tls import TlsFiles
+from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST, TlsFiles
 from ppn.wire.model import NodeName, Wire
 
 PORT = 9204
 PATH = "/etc/ppn/proxy.json"
-TLS_FOLDER = "/etc/ppn/tls"
 AGENT_SOCKET = "/run/ppn/agent.sock"
 
 # JSON has text and arrays where these have addresses and tuples.
@@ -79,8 +78,8 @@ class ProxySettings(Wire):
     port: int = Field(default=PORT, ge=0, le=65535)
     mesh_range: Network
     allowed: Annotated[tuple[Network, ...], Field(strict=False, max_length=4096)]
-    certificate: str = f"{TLS_FOLDER}/node.crt"
-    trust: str = f"{TLS_FOLDER}/trust.crt"
+    certificate: str = NODE_CERTIFICATE
+    trust: str = NODE_TRUST
     agent_socket: str = AGENT_SOCKET
     development: bool = False
     limits: Limits = Limits()

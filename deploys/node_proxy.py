@@ -1,0 +1,64 @@
+"""What puts a node proxy before a node's agent: its user, its settings, its unit."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from pyinfra import host
+from pyinfra.api import deploy
+
+from deploys.units import unit_file
+from operations import files, systemd, users
+from operations.files import File
+from operations.systemd import Unit
+from ppn.host.proxy.policy import CONTROLLER
+from ppn.host.proxy.settings import PATH, PORT, ProxySettings
+from ppn.inventory import Pool
+from ppn.mesh.firewall import Service
+from ppn.pool.tls import NODE_KEY
+
+USER = "ppn-proxy"
+UNIT = "ppn-node-proxy.service"
+# For the firewall of the mesh, in front of the proxy's own ringfence.
+SERVICE = Service(PORT, from_role=CONTROLLER, on_role="hypervisor")
+
+
+def proxy_files(pool: Pool, name: str) -> dict[str, File]:
+    """The proxy's settings and unit on a node: controllers may connect, and nobody else.
+
+    Args:
+        pool: the sound nodes of the inventory.
+        name: of the node.
+    """
+    node = pool.node(name)
+    controllers = [one.address for one in pool.nodes if CONTROLLER in one.roles]
+    settings = ProxySettings(
+        node=node.name,
+        listen=node.address,
+        mesh_range=pool.range,
+        allowed=tuple(IPv4Network(address) for address in sorted(controllers)),
+    )
+    units = unit_file(UNIT).items()
+    return {
+        PATH: File(settings.model_dump_json(indent=2) + "\n"),
+        **{path: File(file.content.replace("INTERFACE", pool.interface)) for path, file in units},
+    }
+
+
+@deploy("Node proxy")
+def node_proxy(pool: Pool, installed: dict[str, File]) -> None:
+    """Make a hypervisor's agent reachable for the pool's controllers.
+
+    Args:
+        pool: the sound nodes of the inventory.
+        installed: the marker of the ppn software: the proxy restarts with it.
+    """
+    users.system(name="User of the node proxy", users=[USER])
+    wanted = proxy_files(pool, host.name)
+    files.rendered(name="Settings of the node proxy", files=wanted)
+    # A changed certificate is taken over without a restart; a key is given once, at the start.
+    systemd.units(
+        name="Node proxy",
+        units=(Unit(UNIT, restart_after=(PATH, NODE_KEY, *installed)),),
+        files={**wanted, **installed},
+    )

@@ -1,0 +1,125 @@
+"""Facts about a node's certificate: everything in one round trip, and no private key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryptography import x509
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api.exceptions import FactProcessError
+from typing_extensions import override
+
+from facts.files import FileStatus, parse_status
+from ppn.errors import PpnError
+from ppn.pool.certificates import bundle_from_pem, request_from_der
+from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY
+
+# Of the key only mode, owner and a signing request are printed. openssl may not be there yet.
+SCRIPT = r"""set -eu
+key=$1; certificate=$2
+if [ -e "$key" ]; then
+  echo "key $(stat -c '%a %U:%G' -- "$key")"
+  if command -v openssl > /dev/null; then
+    request=$(openssl req -new -key "$key" -subj / -outform DER | base64 -w 0)
+    echo "request $request"
+  fi
+fi
+if [ ! -e "$certificate" ] && [ ! -L "$certificate" ]; then
+  echo "file absent $certificate"
+elif [ -f "$certificate" ] && [ ! -L "$certificate" ]; then
+  digest=$(sha256sum < "$certificate")
+  echo "file present $(stat -c '%a %U %G' -- "$certificate") file ${digest%% *} $certificate"
+  echo "certificate $(base64 -w 0 < "$certificate")"
+else
+  echo "file present $(stat -c '%a %U %G' -- "$certificate") other - $certificate"
+fi
+echo end"""
+
+
+@dataclass(frozen=True)
+class CertificateState:
+    """A node's key and certificate.
+
+    Args:
+        key_mode, key_owner: of the private key's file; `None` when there is none.
+        request: made with the key; `None` when there is no key, or openssl is not installed.
+        file: the certificate's file; `None` when there is none.
+        certificate: what is in it; `None` when that is not exactly one certificate.
+    """
+
+    key_mode: str | None
+    key_owner: str | None
+    request: x509.CertificateSigningRequest | None
+    file: FileStatus | None
+    certificate: x509.Certificate | None
+
+
+class NodeCertificate(FactBase[CertificateState | None]):
+    """The key and the certificate a node's services speak TLS with.
+
+    Returns:
+        The state, or `None` when any part of it could not be read.
+
+    Example:
+        `host.get_fact(NodeCertificate)`
+    """
+
+    @override
+    @staticmethod
+    def default() -> CertificateState | None:
+        return None
+
+    @override
+    def command(self) -> StringCommand:
+        words = ["ppn-certificate", NODE_KEY, NODE_CERTIFICATE]
+        return StringCommand("sh", "-c", QuoteString(SCRIPT), *(QuoteString(one) for one in words))
+
+    @override
+    def process(self, output: list[str]) -> CertificateState | None:
+        return parse(output)
+
+
+def parse(output: list[str]) -> CertificateState:
+    """The script's output as a state.
+
+    Raises:
+        FactProcessError: the output is cut off, or a line is not of the expected form.
+    """
+    if not output or output[-1] != "end":
+        raise FactProcessError("the certificate script did not come to its end")
+    key = next(_values(output, "key"), None)
+    mode, _, owner = key.partition(" ") if key is not None else (None, "", None)
+    statuses = dict(parse_status(line) for line in _values(output, "file"))
+    if NODE_CERTIFICATE not in statuses:
+        raise FactProcessError("the certificate script did not tell of the certificate")
+    return CertificateState(
+        key_mode=mode.zfill(4) if mode is not None else None,
+        key_owner=owner,
+        request=next((_request(text) for text in _values(output, "request")), None),
+        file=statuses[NODE_CERTIFICATE],
+        certificate=next((_certificate(text) for text in _values(output, "certificate")), None),
+    )
+
+
+def _request(text: str) -> x509.CertificateSigningRequest:
+    try:
+        return request_from_der(base64.b64decode(text, validate=True))
+    except (binascii.Error, PpnError) as error:
+        raise FactProcessError(f"openssl made no signing request: {error}") from error
+
+
+def _certificate(text: str) -> x509.Certificate | None:
+    """The one certificate of a file; what is anything else has to be replaced."""
+    try:
+        found = bundle_from_pem(base64.b64decode(text, validate=True))
+    except ValueError:
+        return None
+    return found[0] if len(found) == 1 else None
+
+
+def _values(output: list[str], word: str) -> Iterator[str]:
+    """The rest of each line that begins with a word."""
+    return (line[len(word) + 1 :] for line in output if line.startswith(f"{word} "))
