@@ -77,8 +77,30 @@ def apply(as_json: AsJson = False) -> None:
 
 
 @host_app.command()
+def detach(
+    vm: Annotated[str, typer.Argument(metavar="VM", help="The VM's name.")],
+    disk: Annotated[str, typer.Argument(metavar="DISK", help="The data disk's name.")],
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove its data too, for good.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a data disk from a VM, also while it runs; prints JSON.
+
+    Without --discard the disk is kept: declaring it again attaches it with its data.
+
+    Example: ppn host detach web data
+    """
+    from ppn.host.detach import detach as detach_disk
+
+    _print_json(detach_disk(vm, disk, Paths.from_environment(), discard=discard).as_dict())
+
+
+@host_app.command()
 def enforce(as_json: AsJson = False) -> None:
     """Put the ledger's CPU weights and balloon minimums in force for the running VMs, live.
+
+    Puts every vCPU on a CPU of its own again too, where the node can pin.
 
     Weights that this node cannot enforce are reported with the reason. A balloon above its
     minimum is left where it is. Prints JSON.
@@ -168,6 +190,7 @@ def _show_node(node: NodeState) -> None:
         f"cpus     {pool.vcpus}, buffer {pool.vcpu_buffer}, in VMs {pool.vcpus_allocated},"
         f" largest socket {node.topology.largest_socket} cores",
         f"weights  {'enforced' if node.cpu_weight.enforced else node.cpu_weight.reason}",
+        f"pinning  {'enforced' if node.pinning.enforced else node.pinning.reason}",
         f"memory   {pool.physical_mib} MiB, available {pool.available_mib},"
         f" free {pool.free_mib}, startable {pool.startable_mib}, buffer {pool.reserved_mib}",
         f"disk     {disk.total_mib} MiB, free {disk.free_mib}, promised {disk.promised_mib}",

@@ -6,11 +6,11 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
-from xml.etree.ElementTree import fromstring
+from xml.etree.ElementTree import fromstring, tostring
 
 import libvirt
 
@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 DEFAULT_URI = "qemu:///system"
 CALL_SECONDS = 120.0
 POLL_SECONDS = 0.2
+# QEMU takes an order to unplug a device again only after 5 s.
+ASK_AGAIN_SECONDS = 6.0
 ACCELERATORS: dict[str, Accelerator] = {kind: name for name, kind in DOMAIN_TYPE.items()}
 UNDEFINE_ALL = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -36,6 +38,12 @@ class LibvirtFailed(PpnError):
     """libvirt refused or failed a call, or did not answer in time."""
 
     code = "libvirt_failed"
+
+
+class DiskHeld(PpnError):
+    """A guest that does not let go of a disk."""
+
+    code = "disk_held"
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,66 @@ class Backend:
             f"attach a device to domain {name}",
             lambda: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
         )
+
+    def targets(self, name: str) -> frozenset[str]:
+        """libvirt's names for the places a running domain's disks take."""
+        domain = self._domain(name)
+        now = fromstring(self._call(f"look at domain {name}", domain.XMLDesc))
+        return frozenset(place.get("dev", "") for place in now.iterfind("devices/disk/target"))
+
+    def detach(self, name: str, file: str, *, deadline: float) -> None:
+        """Take a disk from a running domain and wait until the guest has let go of it (DISK-01).
+
+        libvirt takes a device out of its description when QEMU says that it is gone.
+
+        Args:
+            name: the domain.
+            file: of the disk.
+            deadline: seconds the guest has to let go.
+
+        Raises:
+            DiskHeld: the guest did not.
+        """
+        domain = self._domain(name)
+
+        def take() -> None:
+            for disk in fromstring(domain.XMLDesc()).iterfind("devices/disk"):
+                source = disk.find("source")
+                if source is not None and source.get("file") == file:
+                    domain.detachDeviceFlags(
+                        tostring(disk, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE
+                    )
+
+        begun = asked = time.monotonic()
+        self._call(f"detach a disk from domain {name}", take)
+        while file in self.disks(name):
+            now = time.monotonic()
+            if now - begun >= deadline:
+                raise DiskHeld(
+                    f"vm {name}: the guest has not let go of {file} within {deadline:g} s",
+                    hint="unmount the disk in the guest and run again, or stop the vm first",
+                )
+            if now - asked >= ASK_AGAIN_SECONDS:
+                # A guest that is just booting may not have heard it.
+                asked = now
+                self._call(f"detach a disk from domain {name}", take)
+            time.sleep(POLL_SECONDS)
+
+    def pin(self, name: str, cpus: Sequence[int]) -> None:
+        """Let each vCPU of a running domain run on one CPU alone, now and at its next start.
+
+        Args:
+            name: the domain.
+            cpus: one for each vCPU.
+        """
+        domain = self._domain(name)
+        flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        for vcpu, cpu in enumerate(cpus):
+            allowed = tuple(other == cpu for other in range(max(cpus) + 1))
+            self._call(
+                f"pin vCPU {vcpu} of domain {name}",
+                partial(domain.pinVcpuFlags, vcpu, allowed, flags),
+            )
 
     def resize_disk(self, name: str, file: str, size_bytes: int) -> None:
         """Give a running domain's disk a new size; the guest sees it at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ QEMU_IMG = "qemu-img"
 TIMEOUT_SECONDS = 120
 MAGIC = b"QFI\xfb"
 MIB = 1024 * 1024
+# The map of a disk without a base is made at once, in large clusters: that takes nearly the same
+# time for every size, and no write has to allocate. Over a base, small clusters copy less.
+OWN_OPTIONS = ("-o", "preallocation=metadata,cluster_size=1M")
 
 
 class DiskDamaged(PpnError):
@@ -44,10 +48,10 @@ def create_disk(path: Path, size_gib: int, base: Path | None) -> None:
         CommandFailed: qemu-img could not make it.
     """
     temporary = path.with_name(f".{path.name}.new")
-    backing: list[str | Path] = ["-b", base, "-F", "qcow2"] if base is not None else []
+    shape: Sequence[str | Path] = OWN_OPTIONS if base is None else ("-b", base, "-F", "qcow2")
     try:
         run(
-            [QEMU_IMG, "create", "-q", "-f", "qcow2", *backing, temporary, f"{size_gib}G"],
+            [QEMU_IMG, "create", "-q", "-f", "qcow2", *shape, temporary, f"{size_gib}G"],
             timeout=TIMEOUT_SECONDS,
         )
         _sync(temporary)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from xml.etree.ElementTree import Element, SubElement, indent, register_namespace, tostring
 
-from ppn.host.model import Accelerator
+from ppn.host.model import Accelerator, Pins
 from ppn.host.paths import VmPaths
 from ppn.host.plan import wanted_disks
 from ppn.host.spec import VmSpec
@@ -16,6 +18,8 @@ STATS_PERIOD_SECONDS = 5
 # Each virtio device takes a root port; the spare ones are for disks added while the VM runs.
 SPARE_PORTS = 4
 CPU_MODEL: dict[Accelerator, str] = {"kvm": "host-passthrough", "tcg": "maximum"}
+# The last one is the seed's.
+TARGETS = tuple(f"vd{letter}" for letter in ascii_lowercase)
 DOMAIN_TYPE: dict[Accelerator, str] = {"kvm": "kvm", "tcg": "qemu"}
 
 register_namespace("ppn", NAMESPACE)
@@ -40,6 +44,7 @@ class DomainInput:
         boot: set for a direct-boot image.
         accelerator: `kvm` only where guest code was seen to run under it.
         weight: CPU weight; None where the node cannot enforce one.
+        pins: the CPUs the VM holds; None where it is not pinned.
     """
 
     uuid: str
@@ -47,6 +52,7 @@ class DomainInput:
     boot: DirectBoot | None
     accelerator: Accelerator
     weight: int | None
+    pins: Pins | None = None
 
 
 def domain_xml(spec: VmSpec, given: DomainInput) -> str:
@@ -61,8 +67,7 @@ def domain_xml(spec: VmSpec, given: DomainInput) -> str:
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "currentMemory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.vcpus), placement="static")
-    if given.weight is not None:
-        _text(SubElement(domain, "cputune"), "shares", str(given.weight))
+    _tune(domain, given)
     _boot(domain, spec, given.boot)
     features = SubElement(domain, "features")
     SubElement(features, "acpi")
@@ -78,15 +83,24 @@ def domain_xml(spec: VmSpec, given: DomainInput) -> str:
     return tostring(domain, encoding="unicode")
 
 
-def disk_xml(paths: VmPaths, name: str, position: int) -> str:
-    """One qcow2 disk as a device, to attach while the VM runs.
+def disk_xml(paths: VmPaths, name: str, target: str) -> str:
+    """One qcow2 disk as a device, to attach or detach while the VM runs.
 
     Args:
         paths: the VM's files.
         name: the disk's name; the guest sees it as serial number.
-        position: 0 for the root disk, then counting in the spec's order.
+        target: libvirt's name for its place; see `free_target`.
     """
-    return tostring(_disk(paths, name, position), encoding="unicode")
+    return tostring(_disk(paths, name, target), encoding="unicode")
+
+
+def free_target(taken: Collection[str]) -> str:
+    """The first place for a disk that a running domain has free.
+
+    Places are given out in the spec's order when a VM starts; once a disk was detached, a running
+    VM's places are no longer in that order.
+    """
+    return next(target for target in TARGETS if target not in taken)
 
 
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
@@ -96,6 +110,27 @@ def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
 def _metadata(domain: Element, spec: VmSpec) -> None:
     attributes = {"owner": spec.owner, "digest": spec.digest()}
     SubElement(SubElement(domain, "metadata"), f"{{{NAMESPACE}}}vm", attributes)
+
+
+def _tune(domain: Element, given: DomainInput) -> None:
+    """CPU weight, the CPU of each vCPU and the NUMA nodes of the memory (CPU-07, NUMA-02).
+
+    Memory is preferred from those nodes, not bound to them: the pool counts the memory of the
+    whole node, so a bound VM could be killed for want of memory while the node has some left.
+    """
+    pins = given.pins
+    if given.weight is None and pins is None:
+        return
+    tune = SubElement(domain, "cputune")
+    if given.weight is not None:
+        _text(tune, "shares", str(given.weight))
+    if pins is None:
+        return
+    for vcpu, cpu in enumerate(pins.cpus):
+        SubElement(tune, "vcpupin", vcpu=str(vcpu), cpuset=str(cpu))
+    if pins.nodes:
+        nodes = ",".join(map(str, pins.nodes))
+        SubElement(SubElement(domain, "numatune"), "memory", mode="preferred", nodeset=nodes)
 
 
 def _boot(domain: Element, spec: VmSpec, boot: DirectBoot | None) -> None:
@@ -114,7 +149,10 @@ def _boot(domain: Element, spec: VmSpec, boot: DirectBoot | None) -> None:
 
 def _devices(domain: Element, spec: VmSpec, given: DomainInput) -> None:
     devices = SubElement(domain, "devices")
-    disks = [_disk(given.paths, name, at) for at, (name, _) in enumerate(wanted_disks(spec))]
+    disks = [
+        _disk(given.paths, name, target)
+        for (name, _), target in zip(wanted_disks(spec), TARGETS, strict=False)
+    ]
     disks.append(_seed(given.paths))
     SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
     for index in range(1, len(disks) + 3 + SPARE_PORTS):
@@ -134,11 +172,11 @@ def _devices(domain: Element, spec: VmSpec, given: DomainInput) -> None:
     _text(random, "backend", "/dev/urandom", model="random")
 
 
-def _disk(paths: VmPaths, name: str, position: int) -> Element:
+def _disk(paths: VmPaths, name: str, target: str) -> Element:
     disk = Element("disk", type="file", device="disk")
     SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     SubElement(disk, "source", file=str(paths.disk(name)))
-    SubElement(disk, "target", dev=f"vd{chr(ord('a') + position)}", bus="virtio")
+    SubElement(disk, "target", dev=target, bus="virtio")
     _text(disk, "serial", name)
     return disk
 
@@ -148,7 +186,7 @@ def _seed(paths: VmPaths) -> Element:
     disk = Element("disk", type="file", device="disk")
     SubElement(disk, "driver", name="qemu", type="raw")
     SubElement(disk, "source", file=str(paths.seed))
-    SubElement(disk, "target", dev="vdz", bus="virtio")
+    SubElement(disk, "target", dev=TARGETS[-1], bus="virtio")
     SubElement(disk, "readonly")
     _text(disk, "serial", "seed")
     return disk

@@ -8,9 +8,12 @@ from typing import Any
 
 from ppn.errors import PpnError, Refusal
 from ppn.host.backend import Backend
+from ppn.host.forecast import after
 from ppn.host.lock import node_lock
-from ppn.host.model import NodeState, VmView
+from ppn.host.model import NodeState, Pins, VmView
+from ppn.host.numa import choose_pins
 from ppn.host.paths import Paths
+from ppn.host.sidecar import read_sidecar, write_sidecar
 from ppn.host.state import state_through
 
 SETTLE_SECONDS = 15.0
@@ -31,10 +34,21 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Repinning:
+    """A running VM whose vCPUs shall each run on a CPU of their own, and do not (NUMA-03)."""
+
+    vm: str
+    pins: Pins
+
+    def __str__(self) -> str:
+        return f"CPUs of vm {self.vm}: {', '.join(map(str, self.pins.cpus))}"
+
+
+@dataclass(frozen=True)
 class Enforced:
     """What an enforcement did, and how every VM stands now."""
 
-    corrections: tuple[Correction, ...]
+    corrections: tuple[Correction | Repinning, ...]
     node: NodeState
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,6 +63,7 @@ class Enforced:
                     "state": vm.state,
                     "weight": vm.weight.model_dump(),
                     "memory": vm.memory.model_dump(),
+                    "pinning": vm.pinning.model_dump(),
                 }
                 for vm in self.node.vms
             ],
@@ -101,6 +116,36 @@ def corrections(node: NodeState) -> tuple[Correction, ...]:
     return tuple(found)
 
 
+def repinnings(node: NodeState) -> tuple[Repinning, ...]:
+    """Which running VMs are not on CPUs of their own and can be put there while they run.
+
+    A VM that holds CPUs is put back on them. One that holds none, because none were free when it
+    started, gets some as soon as they are.
+    """
+    found: list[Repinning] = []
+    for vm in node.vms:
+        if vm.state != "running" or vm.pinning.pinned or vm.spec is None or not vm.pinning.actual:
+            continue
+        pins = choose_pins(vm.spec, node)
+        if pins is not None:
+            found.append(Repinning(vm.name, pins))
+            node = after(node, vm.spec, pins)
+    return tuple(found)
+
+
+def repin(change: Repinning, paths: Paths, backend: Backend) -> None:
+    """Put a running VM's vCPUs on their CPUs; its sidecar says so first.
+
+    Raises:
+        LibvirtFailed: the kernel or libvirt refused.
+    """
+    file = paths.vm(change.vm).sidecar
+    sidecar = read_sidecar(file)
+    if sidecar is not None and sidecar.pins != change.pins:
+        write_sidecar(file, sidecar.model_copy(update={"pins": change.pins}))
+    backend.pin(change.vm, change.pins.cpus)
+
+
 def enforce(paths: Paths, *, uri: str | None = None) -> Enforced:
     """Put the ledger in force for every running VM.
 
@@ -120,9 +165,11 @@ def enforce(paths: Paths, *, uri: str | None = None) -> Enforced:
                 code=error.code if error else "ledger_unusable",
                 hint=error.hint if error else "",
             )
-        wanted = corrections(node)
+        wanted: tuple[Correction | Repinning, ...] = (*corrections(node), *repinnings(node))
         for correction in wanted:
-            if correction.what == "weight":
+            if isinstance(correction, Repinning):
+                repin(correction, paths, backend)
+            elif correction.what == "weight":
                 backend.set_weight(correction.vm, correction.wanted)
             else:
                 backend.set_memory(correction.vm, correction.wanted)

@@ -15,16 +15,18 @@ from ppn.durable import sync_folder
 from ppn.errors import PpnError
 from ppn.host.backend import Backend, LibvirtFailed
 from ppn.host.disk import create_disk, grow_disk
-from ppn.host.domain import DomainInput, disk_xml, domain_xml
+from ppn.host.domain import DomainInput, disk_xml, domain_xml, free_target
 from ppn.host.images import GuestImage, read_image
 from ppn.host.model import Accelerator, NodeState
+from ppn.host.numa import choose_pins
 from ppn.host.paths import Paths
-from ppn.host.plan import Action, ActionKind, wanted_disks
+from ppn.host.plan import Action, ActionKind
 from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar, write_sidecar
 from ppn.host.spec import VmSpec
 from ppn.pool.policy import DEFAULT_WEIGHT
 
 GRACE_SECONDS = 60.0
+DETACH_SECONDS = 60.0
 GIB = 1024 * 1024 * 1024
 
 
@@ -39,7 +41,7 @@ class Execution:
 
     Args:
         spec: the VM as it shall be.
-        node: the node as it was read under the lock.
+        node: the node as it was read under the lock, with what others are about to take.
         paths: the node's files.
         backend: a connection to libvirt.
     """
@@ -50,6 +52,7 @@ class Execution:
         self.paths = paths
         self.files = paths.vm(spec.name)
         self.backend = backend
+        self.pins = choose_pins(spec, node)
         self.warnings: list[str] = []
         self._sidecar = self._known_sidecar()
         self._steps: dict[ActionKind, Callable[[Action], None]] = {
@@ -59,11 +62,13 @@ class Execution:
             ActionKind.WRITE_SEED: self._write_seed,
             ActionKind.DEFINE: self._define,
             ActionKind.ATTACH_DISK: self._attach_disk,
+            ActionKind.DETACH_DISK: self._detach_disk,
             ActionKind.START: self._start,
             ActionKind.STOP: self._stop,
             ActionKind.UNDEFINE: self._undefine,
             ActionKind.REMOVE_FILES: self._remove_files,
             ActionKind.RECORD: self._record,
+            ActionKind.DISCARD_DISK: self._remove_disk,
         }
 
     def run(self, actions: Sequence[Action]) -> None:
@@ -122,6 +127,7 @@ class Execution:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             phase="creating",
             spec=self.spec,
+            pins=self.pins,
         )
         write_sidecar(making / self.files.sidecar.name, self._sidecar)
         os.rename(making, self.files.folder)
@@ -133,10 +139,13 @@ class Execution:
 
     def _grow_disk(self, action: Action) -> None:
         path = self.files.disk(action.disk)
-        if self.backend.is_running(self.spec.name):
+        if str(path) in self.backend.disks(self.spec.name) and self._runs():
             self.backend.resize_disk(self.spec.name, str(path), action.size_gib * GIB)
         else:
             grow_disk(path, action.size_gib)
+
+    def _runs(self) -> bool:
+        return self.backend.is_running(self.spec.name)
 
     def _write_seed(self, _: Action) -> None:
         # Imported here: reading ISO code takes longer than most changes, which need no seed.
@@ -145,6 +154,7 @@ class Execution:
         write_seed(self.files.seed, self.spec, self._identity.uuid)
 
     def _define(self, _: Action) -> None:
+        self._hold_pins()
         if not self.node.kvm.usable:
             self._define_under("tcg")
             return
@@ -152,6 +162,12 @@ class Execution:
             self._define_under("kvm")
         except LibvirtFailed as error:
             self._fall_back(error)
+
+    def _hold_pins(self) -> None:
+        """The sidecar says which CPUs are held before anything runs on them."""
+        if self._identity.pins != self.pins:
+            self._sidecar = self._identity.model_copy(update={"pins": self.pins})
+            write_sidecar(self.files.sidecar, self._sidecar)
 
     def _define_under(self, accelerator: Accelerator) -> None:
         grant = self.node.ledger.grant(self.spec.name)
@@ -162,13 +178,21 @@ class Execution:
             boot=self._image().boot,
             accelerator=accelerator,
             weight=weight if self.node.cpu_weight.enforced else None,
+            pins=self.pins,
         )
         self.backend.define(domain_xml(self.spec, given))
 
     def _attach_disk(self, action: Action) -> None:
-        names = [name for name, _ in wanted_disks(self.spec)]
-        xml = disk_xml(self.files, action.disk, names.index(action.disk))
-        self.backend.attach(self.spec.name, xml)
+        target = free_target(self.backend.targets(self.spec.name))
+        self.backend.attach(self.spec.name, disk_xml(self.files, action.disk, target))
+
+    def _detach_disk(self, action: Action) -> None:
+        file = str(self.files.disk(action.disk))
+        self.backend.detach(self.spec.name, file, deadline=DETACH_SECONDS)
+
+    def _remove_disk(self, action: Action) -> None:
+        self._discard_disk(action.disk)
+        sync_folder(self.files.folder)
 
     def _start(self, _: Action) -> None:
         try:

@@ -10,14 +10,17 @@ from ppn.host.model import (
     LedgerStatus,
     LibvirtStatus,
     NodeState,
+    Pins,
     Pool,
     Settings,
     Topology,
     VmDisk,
     VmMemory,
+    VmPinning,
     VmView,
     VmWeight,
 )
+from ppn.host.numa import choose_pins
 from ppn.host.plan import MIB_PER_GIB, wanted_disks
 from ppn.host.policy import minimum_of
 from ppn.host.spec import VmSpec
@@ -50,16 +53,17 @@ def blank_node(
     )
 
 
-def after(node: NodeState, spec: VmSpec) -> NodeState:
+def after(node: NodeState, spec: VmSpec, pins: Pins | None = None) -> NodeState:
     """The node once an admitted VM is as its spec says.
 
     Args:
         node: the node before, with the ledger that will be in force.
         spec: a VM that `admit` accepts on that node.
+        pins: the CPUs it was given; what it would be given now when None.
     """
     before = node.vm(spec.name)
     others = tuple(vm for vm in node.vms if vm.name != spec.name)
-    view = () if spec.state == "absent" else (_view(spec, minimum_of(spec, node)),)
+    view = () if spec.state == "absent" else (_view(spec, node, pins or choose_pins(spec, node)),)
     freed = _held(before)
     taken = _held(view[0]) if view else 0
     pool = node.pool.model_copy(
@@ -75,7 +79,10 @@ def after(node: NodeState, spec: VmSpec) -> NodeState:
     return node.model_copy(update={"pool": pool, "disk": disk, "vms": (*others, *view)})
 
 
-def _view(spec: VmSpec, minimum_mib: int) -> VmView:
+def _view(spec: VmSpec, node: NodeState, pins: Pins | None) -> VmView:
+    before = node.vm(spec.name)
+    declared = {name for name, _ in wanted_disks(spec)}
+    kept = [disk for disk in before.disks if disk.name not in declared] if before else []
     running = spec.state == "running"
     return VmView(
         name=spec.name,
@@ -87,12 +94,16 @@ def _view(spec: VmSpec, minimum_mib: int) -> VmView:
         memory=VmMemory(
             maximum_mib=spec.memory_mib,
             current_mib=spec.memory_mib if running else None,
-            minimum_mib=minimum_mib,
+            minimum_mib=minimum_of(spec, node),
         ),
         weight=VmWeight(wanted=0),
-        disks=tuple(
-            VmDisk(name=name, size_mib=size_gib * MIB_PER_GIB, attached=True)
-            for name, size_gib in wanted_disks(spec)
+        pinning=VmPinning(wanted=pins),
+        disks=(
+            *(
+                VmDisk(name=name, size_mib=size_gib * MIB_PER_GIB, attached=True)
+                for name, size_gib in wanted_disks(spec)
+            ),
+            *(disk.model_copy(update={"attached": False, "detached": True}) for disk in kept),
         ),
         sidecar="ok",
     )

@@ -63,11 +63,12 @@ class Kvm(Frozen):
 
 
 class Socket(Frozen):
-    """One CPU socket: its logical CPUs and its number of cores."""
+    """One CPU socket: its logical CPUs, its number of cores, and the CPUs of each core."""
 
     id: int
     cpus: tuple[int, ...]
     cores: int
+    threads: tuple[tuple[int, ...], ...] = ()
 
 
 class NumaNode(Frozen):
@@ -93,7 +94,7 @@ class Topology(Frozen):
 
 
 class Enforcement(Frozen):
-    """Whether CPU weights take effect on this node, with the reason when they do not."""
+    """Whether something takes effect on this node, with the reason when it does not."""
 
     enforced: bool
     reason: str = ""
@@ -181,12 +182,43 @@ class VmWeight(Frozen):
     reason: str = ""
 
 
+class Pins(Frozen):
+    """The CPUs a VM holds, one for each vCPU, and the NUMA nodes its memory shall come from."""
+
+    cpus: tuple[int, ...]
+    nodes: tuple[int, ...] = ()
+
+
+class VmPinning(Frozen):
+    """Where a VM's vCPUs shall run, where the kernel lets them run, and why not there (NUMA-03).
+
+    Args:
+        wanted: the CPUs it holds; None when it holds none of its own.
+        actual: for each vCPU the CPUs its thread may run on; empty when it does not run.
+        pinned: every thread may run on its own CPU alone.
+        reason: why it is not pinned, or not on one socket; empty when all is as it should be.
+    """
+
+    wanted: Pins | None = None
+    actual: tuple[tuple[int, ...], ...] = ()
+    pinned: bool = False
+    reason: str = ""
+
+
 class VmDisk(Frozen):
-    """A disk file of a VM: its virtual size in MiB, and whether the domain has it."""
+    """A disk file of a VM.
+
+    Args:
+        name: `root`, or the name of a data disk.
+        size_mib: virtual size in MiB.
+        attached: the running domain has it.
+        detached: kept, but not declared; declaring it again attaches it with its data.
+    """
 
     name: str
     size_mib: int
     attached: bool = False
+    detached: bool = False
 
 
 class VmView(Frozen):
@@ -212,6 +244,7 @@ class VmView(Frozen):
     pid: int | None = None
     memory: VmMemory
     weight: VmWeight
+    pinning: VmPinning = VmPinning()
     disks: tuple[VmDisk, ...] = ()
     sidecar: Literal["ok", "missing", "damaged"]
     problems: tuple[Problem, ...] = ()
@@ -238,6 +271,7 @@ class NodeState(Frozen):
     kvm: Kvm
     topology: Topology
     cpu_weight: Enforcement
+    pinning: Enforcement = Enforcement(enforced=False, reason="not known")
     ledger: LedgerStatus
     pool: Pool
     disk: DiskPool

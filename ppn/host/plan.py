@@ -21,11 +21,13 @@ class ActionKind(StrEnum):
     WRITE_SEED = "write_seed"
     DEFINE = "define"
     ATTACH_DISK = "attach_disk"
+    DETACH_DISK = "detach_disk"
     START = "start"
     STOP = "stop"
     UNDEFINE = "undefine"
     REMOVE_FILES = "remove_files"
     RECORD = "record"
+    DISCARD_DISK = "discard_disk"
 
 
 TEXTS = {
@@ -35,11 +37,13 @@ TEXTS = {
     ActionKind.WRITE_SEED: "write the seed of vm {vm}",
     ActionKind.DEFINE: "define vm {vm}",
     ActionKind.ATTACH_DISK: "attach disk {disk} to vm {vm}",
+    ActionKind.DETACH_DISK: "detach disk {disk} from vm {vm}",
     ActionKind.START: "start vm {vm}",
     ActionKind.STOP: "stop vm {vm}",
     ActionKind.UNDEFINE: "undefine vm {vm}",
     ActionKind.REMOVE_FILES: "remove the files of vm {vm}",
     ActionKind.RECORD: "record the state of vm {vm}",
+    ActionKind.DISCARD_DISK: "discard disk {disk} of vm {vm}",
 }
 
 
@@ -78,6 +82,28 @@ def plan(spec: VmSpec, actual: VmView | None) -> tuple[Action, ...]:
     if actual is not None and _half_made_otherwise(spec, actual):
         return (*_removal(spec.name, actual), *_convergence(spec, None))
     return tuple(_convergence(spec, actual))
+
+
+def plan_detach(spec: VmSpec, actual: VmView, disk: str, *, discard: bool) -> tuple[Action, ...]:
+    """The steps that take a disk from a VM, in order; none when nothing differs (DISK-01).
+
+    The file goes last: until then a killed run leaves a disk that is kept, which can be attached
+    again or discarded.
+
+    Args:
+        spec: the VM as it shall be, without that disk.
+        actual: the VM as it is.
+        disk: the disk's name.
+        discard: its file shall go too, for good.
+    """
+    steps: list[Action] = []
+    present = actual.disk(disk)
+    if present is not None and present.attached:
+        steps.append(Action(ActionKind.DETACH_DISK, spec.name, disk))
+    steps += plan(spec, actual)
+    if present is not None and discard:
+        steps.append(Action(ActionKind.DISCARD_DISK, spec.name, disk))
+    return tuple(steps)
 
 
 def _half_made_otherwise(spec: VmSpec, actual: VmView) -> bool:

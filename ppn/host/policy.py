@@ -134,7 +134,7 @@ def _disk_change(spec: VmSpec, was: VmSpec, actual: VmView) -> Iterator[Refusal]
                 f"vm {spec.name}: disk {name} is no longer declared; its data would be lost",
                 code="disk_undeclared",
                 constraint="VM disks",
-                hint="declare the disk again, or declare the vm absent",
+                hint="declare the disk again, or detach it first (ppn host detach)",
             )
         elif present is None:
             yield Refusal(
@@ -143,12 +143,15 @@ def _disk_change(spec: VmSpec, was: VmSpec, actual: VmView) -> Iterator[Refusal]
                 constraint="VM disks",
                 hint="put the file back, or declare the vm absent",
             )
-        elif present.size_mib > wanted[name] * MIB_PER_GIB:
+    for name, size_gib in wanted.items():
+        present = actual.disk(name)
+        # Also of a disk that was kept when it was detached.
+        if present is not None and present.size_mib > size_gib * MIB_PER_GIB:
             yield Refusal(
                 f"vm {spec.name}: disk {name} cannot shrink",
                 code="disk_shrinks",
                 constraint=f"disk {name}",
-                wanted=wanted[name],
+                wanted=size_gib,
                 free=present.size_mib // MIB_PER_GIB,
                 unit="GiB",
                 hint="declare at least its present size",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
+from ppn.host.model import Pins
 from ppn.host.spec import VmSpec
 
 
@@ -26,6 +27,7 @@ class Sidecar(BaseModel):
         created: when it was first asked for, RFC 3339 in UTC.
         phase: `creating` until the VM first reached its wanted state.
         spec: what it shall be.
+        pins: the CPUs it holds, also while it is stopped; None when it holds none.
     """
 
     model_config = ConfigDict(
@@ -42,6 +44,7 @@ class Sidecar(BaseModel):
     created: str
     phase: Literal["creating", "ready"]
     spec: VmSpec
+    pins: Pins | None = None
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:

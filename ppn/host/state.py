@@ -14,7 +14,6 @@ from ppn.host.images import ImageDamaged, read_image
 from ppn.host.kvm import known_verdict
 from ppn.host.model import (
     DiskPool,
-    Enforcement,
     Image,
     LedgerGrant,
     LedgerStatus,
@@ -26,10 +25,11 @@ from ppn.host.model import (
     Topology,
     Unmanaged,
 )
+from ppn.host.numa import pinning_support
 from ppn.host.paths import Paths
 from ppn.host.settings import read_settings
 from ppn.host.topology import read_memory, read_topology
-from ppn.host.vm_state import VmReading, read_vm
+from ppn.host.vm_state import NodeFacts, VmReading, read_vm
 from ppn.pool.policy import pool_available
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def assemble(paths: Paths, domains: Domains) -> NodeState:
     enforcement = cpu_weight_support(paths.sysfs, paths.qemu_conf)
     ledger = read_ledger(paths)
     images, problems = _images(paths)
-    readings = _vms(paths, domains, ledger, enforcement)
+    pinning = pinning_support(topology, os.sched_getaffinity(0))
+    readings = _vms(paths, domains, ledger, NodeFacts(enforcement, pinning, topology))
     error = domains.error
     return NodeState(
         settings=settings,
@@ -82,6 +83,7 @@ def assemble(paths: Paths, domains: Domains) -> NodeState:
         kvm=known_verdict(paths, boot_id),
         topology=topology,
         cpu_weight=enforcement,
+        pinning=pinning,
         ledger=ledger,
         pool=_pool(paths, settings, topology, readings),
         disk=_disk_pool(paths, readings),
@@ -159,7 +161,7 @@ def _images(paths: Paths) -> tuple[tuple[Image, ...], tuple[Problem, ...]]:
 
 
 def _vms(
-    paths: Paths, domains: Domains, ledger: LedgerStatus, enforcement: Enforcement
+    paths: Paths, domains: Domains, ledger: LedgerStatus, facts: NodeFacts
 ) -> tuple[VmReading, ...]:
     managed = {name for name, facts in domains.facts.items() if facts.owner is not None}
     with_sidecar = {folder.name for folder in _folders(paths.vms) if paths.vm(folder.name).known}
@@ -170,7 +172,7 @@ def _vms(
             domain=domains.facts[name] if name in managed else None,
             libvirt_answers=domains.error is None,
             grant=ledger.grant(name),
-            enforcement=enforcement,
+            node=facts,
         )
         for name in sorted(managed | with_sidecar)
     )

@@ -63,8 +63,7 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
 
 
 def _sockets(sysfs: Path, cpus: tuple[int, ...]) -> tuple[Socket, ...]:
-    members: dict[int, list[int]] = {}
-    cores: dict[int, set[tuple[int, int]]] = {}
+    cores: dict[int, dict[tuple[int, int], list[int]]] = {}
     for cpu in cpus:
         folder = sysfs / f"devices/system/cpu/cpu{cpu}/topology"
         package = int((folder / "physical_package_id").read_text())
@@ -73,11 +72,15 @@ def _sockets(sysfs: Path, cpus: tuple[int, ...]) -> tuple[Socket, ...]:
             int(die.read_text()) if die.exists() else 0,
             int((folder / "core_id").read_text()),
         )
-        members.setdefault(package, []).append(cpu)
-        cores.setdefault(package, set()).add(core)
+        cores.setdefault(package, {}).setdefault(core, []).append(cpu)
     return tuple(
-        Socket(id=package, cpus=tuple(members[package]), cores=len(cores[package]))
-        for package in sorted(members)
+        Socket(
+            id=package,
+            cpus=tuple(sorted(cpu for core in cores[package].values() for cpu in core)),
+            cores=len(cores[package]),
+            threads=tuple(tuple(core) for core in cores[package].values()),
+        )
+        for package in sorted(cores)
     )
 
 

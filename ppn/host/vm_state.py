@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ppn.host.affinity import judge_pinning, vcpu_affinity
 from ppn.host.disk import DiskDamaged, disk_sizes
 from ppn.host.model import (
     Enforcement,
     LedgerGrant,
     Problem,
+    Topology,
     VmDisk,
     VmMemory,
+    VmPinning,
     VmView,
     VmWeight,
 )
@@ -23,6 +26,15 @@ from ppn.pool.policy import DEFAULT_WEIGHT
 
 if TYPE_CHECKING:
     from ppn.host.backend import DomainFacts
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node can do for its VMs: CPU weights, pinning, and its hardware."""
+
+    cpu_weight: Enforcement
+    pinning: Enforcement
+    topology: Topology
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ def read_vm(
     domain: DomainFacts | None,
     libvirt_answers: bool,
     grant: LedgerGrant | None,
-    enforcement: Enforcement,
+    node: NodeFacts,
 ) -> VmReading:
     """One VM as it is.
 
@@ -51,7 +63,7 @@ def read_vm(
         domain: what libvirt has of it; None when it has none, or is silent.
         libvirt_answers: tells those two cases apart.
         grant: what the ledger gives it; None when it says nothing.
-        enforcement: whether CPU weights take effect on this node.
+        node: what this node can do for its VMs.
     """
     files = paths.vm(name)
     problems: list[Problem] = []
@@ -61,6 +73,7 @@ def read_vm(
     memory = _memory(spec, domain, grant)
     if grant is None:
         problems.append(_no_entry(name, memory.minimum_mib))
+    pid = _pid(paths, name) if domain is not None and domain.running else None
     view = VmView(
         name=name,
         spec=spec,
@@ -70,15 +83,26 @@ def read_vm(
         digest=domain.digest if domain is not None else "",
         seed=files.seed.exists(),
         accelerator=domain.accelerator if domain is not None else None,
-        pid=_pid(paths, name) if domain is not None and domain.running else None,
+        pid=pid,
         memory=memory,
-        weight=_weight(domain, grant, enforcement),
+        weight=_weight(domain, grant, node.cpu_weight),
+        pinning=_pinning(sidecar, pid, node),
         disks=disks,
         sidecar=condition,
         problems=tuple(problems),
     )
     vcpus = spec.vcpus if spec is not None else domain.vcpus if domain else 0
     return VmReading(view, vcpus, growth)
+
+
+def _pinning(sidecar: Sidecar | None, pid: int | None, node: NodeFacts) -> VmPinning:
+    return judge_pinning(
+        sidecar.pins if sidecar is not None else None,
+        vcpu_affinity(pid) if pid is not None else (),
+        running=pid is not None,
+        support=node.pinning,
+        topology=node.topology,
+    )
 
 
 def _memory(spec: VmSpec | None, domain: DomainFacts | None, grant: LedgerGrant | None) -> VmMemory:
@@ -138,7 +162,15 @@ def _disks(
             problems.append(Problem(code=error.code, message=error.message, hint=error.hint))
             continue
         growth += max(virtual - allocated, 0)
-        disks.append(VmDisk(name=name, size_mib=virtual, attached=str(path) in attached))
+        disks.append(
+            VmDisk(
+                name=name,
+                size_mib=virtual,
+                attached=str(path) in attached,
+                # Of a VM without a readable sidecar nobody knows what was declared.
+                detached=sidecar is not None and name not in declared,
+            )
+        )
     return tuple(disks), growth
 
 

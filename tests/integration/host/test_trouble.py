@@ -164,7 +164,7 @@ def test_probe_believes_only_guest_code(node: Node, tmp_path: Path) -> None:
     assert paths.kvm_verdict.exists()
 
 
-@pytest.mark.parametrize("name", ["tcg-direct-boot", "kvm-disk-boot-weight"])
+@pytest.mark.parametrize("name", ["tcg-direct-boot", "kvm-disk-boot-weight", "kvm-pinned"])
 def test_libvirt_accepts_the_golden_domains(name: str) -> None:
     """HOST-04: against libvirt's own schema."""
     run(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppn.host.domain import DirectBoot, DomainInput, disk_xml, domain_xml
-from ppn.host.model import Accelerator
+from ppn.host.domain import DirectBoot, DomainInput, disk_xml, domain_xml, free_target
+from ppn.host.model import Accelerator, Pins
 from ppn.host.paths import Paths
 from tests.unit.host.builders import UUID, make_spec
 
@@ -20,9 +20,12 @@ TINY = DirectBoot(Path("/images/tiny/kernel"), Path("/images/tiny/initrd"), "con
 
 
 def given_input(
-    accelerator: Accelerator = "tcg", weight: int | None = None, boot: DirectBoot | None = TINY
+    accelerator: Accelerator = "tcg",
+    weight: int | None = None,
+    boot: DirectBoot | None = TINY,
+    pins: Pins | None = None,
 ) -> DomainInput:
-    return DomainInput(UUID, FILES, boot, accelerator, weight)
+    return DomainInput(UUID, FILES, boot, accelerator, weight, pins)
 
 
 @pytest.mark.parametrize(
@@ -30,10 +33,11 @@ def given_input(
     [
         ("tcg-direct-boot", given_input()),
         ("kvm-disk-boot-weight", given_input("kvm", 300, None)),
+        ("kvm-pinned", given_input("kvm", 300, None, Pins(cpus=(8, 9), nodes=(1,)))),
     ],
 )
 def test_golden(name: str, given_as: DomainInput) -> None:
-    """HOST-04, BAL-04, CPU-07: the whole domain as it is handed to libvirt."""
+    """HOST-04, BAL-04, CPU-07, NUMA-02: the whole domain as it is handed to libvirt."""
     spec = make_spec(
         disks=[{"name": "data", "size_gib": 2}],
         cmdline_extra="ppn.burn=1" if given_as.boot else "",
@@ -45,6 +49,25 @@ def test_weight_is_left_out_where_it_cannot_be_enforced() -> None:
     """CPU-01: a domain that asks for what the node has not would not start."""
     assert "cputune" not in domain_xml(make_spec(), given_input(weight=None))
     assert "<shares>1</shares>" in domain_xml(make_spec(), given_input(weight=1))
+
+
+def test_pins_alone_and_over_several_numa_nodes() -> None:
+    """NUMA-02."""
+    pins = Pins(cpus=(3, 16), nodes=(0, 2))
+    domain = fromstring(domain_xml(make_spec(), given_input(pins=pins)))
+    assert [pin.attrib for pin in domain.iterfind("cputune/vcpupin")] == [
+        {"vcpu": "0", "cpuset": "3"},
+        {"vcpu": "1", "cpuset": "16"},
+    ]
+    memory = domain.find("numatune/memory")
+    assert memory is not None and memory.attrib == {"mode": "preferred", "nodeset": "0,2"}
+    without = fromstring(domain_xml(make_spec(), given_input(pins=Pins(cpus=(3, 16)))))
+    assert without.find("numatune") is None and without.find("cputune/shares") is None
+
+
+def test_places_for_disks_are_found_around_taken_ones() -> None:
+    """DISK-01: after a detach the places of a running VM are no longer in order."""
+    assert free_target({"vda", "vdc", "vdz"}) == "vdb"
 
 
 def test_guest_has_no_agent_channel_and_no_network() -> None:
@@ -70,7 +93,7 @@ def test_no_value_becomes_structure(label: str, extra: str) -> None:
 def test_hot_added_disk_is_the_one_of_the_whole_domain() -> None:
     spec = make_spec(disks=[{"name": "data", "size_gib": 2}])
     whole = fromstring(domain_xml(spec, given_input()))
-    alone = fromstring(disk_xml(FILES, "data", 1))
+    alone = fromstring(disk_xml(FILES, "data", "vdb"))
     attributes = [
         {child.tag: (child.attrib, (child.text or "").strip()) for child in disk}
         for disk in (whole.findall("devices/disk")[1], alone)

@@ -1,0 +1,91 @@
+"""Takes a disk from a VM, running or not: the explicit way, where a declaration is refused."""
+
+from __future__ import annotations
+
+from ppn.errors import Refusal
+from ppn.host.apply import NotConverged, Outcome
+from ppn.host.backend import Backend
+from ppn.host.execute import Execution, as_errors, sweep
+from ppn.host.lock import node_lock
+from ppn.host.model import NodeState, VmView
+from ppn.host.paths import Paths
+from ppn.host.plan import plan_detach
+from ppn.host.spec import VmSpec
+from ppn.host.state import state_through
+
+
+def admit_detach(name: str, disk: str, node: NodeState) -> tuple[VmSpec, VmView]:
+    """The VM as it shall be without that disk, and as it is; change nothing.
+
+    A disk that is detached already may be named again: to discard what was kept of it.
+
+    Args:
+        name: the VM.
+        disk: the disk's name.
+        node: the node as it is.
+
+    Raises:
+        Refusal: no such VM or disk, the root disk, or a VM of which too little is known.
+    """
+    vm = node.vm(name)
+    if vm is None:
+        raise _refusal(name, "the node has no such vm", "vm_unknown", "ppn host list shows all")
+    if vm.state == "unknown":
+        raise _refusal(name, "libvirt does not answer", "libvirt_unavailable", "start libvirt")
+    if vm.spec is None:
+        hint = "put the sidecar back, or declare the vm absent, which removes its disks"
+        raise _refusal(name, f"its sidecar is {vm.sidecar}", f"sidecar_{vm.sidecar}", hint)
+    if vm.phase != "ready":
+        raise _refusal(name, "it is only half made", "vm_creating", "apply it again first")
+    if (vm.state == "running") != (vm.spec.state == "running"):
+        # A detach neither starts nor stops a VM.
+        reason = f"it is {vm.state} and shall be {vm.spec.state}"
+        raise _refusal(name, reason, "vm_not_as_declared", "start or stop it first")
+    if disk == "root":
+        raise _refusal(name, "it needs its root disk", "disk_root", "name a data disk")
+    others = tuple(other for other in vm.spec.disks if other.name != disk)
+    if len(others) == len(vm.spec.disks) and vm.disk(disk) is None:
+        known = ", ".join(other.name for other in vm.disks if other.name != "root") or "none"
+        raise _refusal(
+            name, f"it has no disk {disk} (it has: {known})", "disk_unknown", "name one it has"
+        )
+    return vm.spec.model_copy(update={"disks": others}), vm
+
+
+def detach(
+    name: str, disk: str, paths: Paths, *, discard: bool = False, uri: str | None = None
+) -> Outcome:
+    """Take a disk from a VM; a running guest goes on (DISK-01).
+
+    The file is kept, reported as detached and counted, until it is discarded or the VM goes.
+    A run that was killed converges when repeated.
+
+    Args:
+        name: the VM.
+        disk: the disk's name.
+        paths: the node's files.
+        discard: remove the file too, for good.
+        uri: libvirt's connection name; the environment's or the system's when None.
+
+    Raises:
+        Refusal: see `admit_detach`; nothing was changed.
+        DiskHeld: the guest does not let go of it; it is still attached and declared.
+        PpnError: a step failed.
+    """
+    with as_errors(f"detach {disk} of {name}"), node_lock(paths.lock), Backend(uri) as backend:
+        sweep(paths)
+        node = state_through(paths, backend)
+        spec, vm = admit_detach(name, disk, node)
+        actions = plan_detach(spec, vm, disk, discard=discard)
+        if not actions:
+            return Outcome((), vm)
+        execution = Execution(spec, node, paths, backend)
+        execution.run(actions)
+        left = state_through(paths, backend).vm(name)
+        if left is None or plan_detach(spec, left, disk, discard=discard):
+            raise NotConverged(f"vm {name}: disk {disk} is still there", hint="run it again")
+        return Outcome(actions, left, tuple(execution.warnings))
+
+
+def _refusal(name: str, reason: str, code: str, hint: str) -> Refusal:
+    return Refusal(f"vm {name}: {reason}", code=code, constraint="VM disks", hint=hint)

@@ -1,0 +1,118 @@
+"""VMs on CPUs of their own: on a node that shows the CPUs this machine really has."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ppn.host.model import VmView
+from ppn.host.sidecar import read_sidecar
+from ppn.run import run
+from tests.integration.host.node import Node
+
+CPUS = sorted(os.sched_getaffinity(0))
+
+pytestmark = pytest.mark.skipif(CPUS != [0, 1], reason="written for a machine with two CPUs")
+
+
+@pytest.fixture
+def two_cpus(node: Node) -> Iterator[Node]:
+    """The node, with this machine's two CPUs in one NUMA node, and memory alone in another."""
+    system = node.root / "sys/devices/system"
+    lists = {system / "cpu/online": "0-1\n", system / "node/node0/cpulist": "0-1\n"}
+    before = {path: path.read_text() for path in lists}
+    far = system / "node/node1"
+    for path, text in lists.items():
+        path.write_text(text)
+    far.mkdir()
+    (far / "cpulist").write_text("\n")
+    (far / "meminfo").write_text("Node 1 MemTotal: 1048576 kB\n")
+    yield node
+    for vm in node.state().vms:
+        node.apply(name=vm.name, state="absent")
+    for path, text in before.items():
+        path.write_text(text)
+    for path in far.iterdir():
+        path.unlink()
+    far.rmdir()
+
+
+def the_vm(node: Node, name: str = "web") -> VmView:
+    vm = node.state().vm(name)
+    assert vm is not None
+    return vm
+
+
+def affinity(pid: int) -> list[str]:
+    """What taskset, another program, says of the vCPU threads, in their order."""
+    threads: dict[str, str] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        comm = (task / "comm").read_text().strip()
+        if comm.startswith("CPU "):
+            threads[comm] = run(["taskset", "-cp", task.name], timeout=30).stdout.split()[-1]
+    return [threads[comm] for comm in sorted(threads)]
+
+
+def test_vcpus_are_where_the_plan_says_and_can_be_put_back_live(two_cpus: Node) -> None:
+    """NUMA-01, NUMA-02, NUMA-03: threads, memory policy and sidecar agree; QEMU stays the same."""
+    node = two_cpus
+    done = node.apply()
+    pid, pinning = done["vm"]["pid"], done["vm"]["pinning"]
+    assert (pinning["pinned"], pinning["reason"]) == (True, "")
+    assert pinning["wanted"] == {"cpus": [0, 1], "nodes": [0]}
+    assert affinity(pid) == ["0", "1"]
+    maps = Path(f"/proc/{pid}/numa_maps").read_text()
+    assert "prefer:0" in maps or "prefer (many):0" in maps
+    sidecar = read_sidecar(node.paths.vm("web").sidecar)
+    assert sidecar is not None and sidecar.pins is not None and sidecar.pins.cpus == (0, 1)
+    node.virsh("vcpupin", "web", "0", "1", "--live")
+    astray = the_vm(node)
+    assert not astray.pinning.pinned and "elsewhere" in astray.pinning.reason
+    assert astray.pinning.actual == ((1,), (1,))
+    enforced = json.loads(node.ppn("host", "enforce").stdout)
+    assert enforced["actions"] == ["CPUs of vm web: 0, 1"]
+    assert affinity(pid) == ["0", "1"] and the_vm(node).pid == pid
+    assert not json.loads(node.ppn("host", "enforce").stdout)["changed"]
+
+
+def test_a_vm_finds_its_cpus_again_after_a_stop(two_cpus: Node) -> None:
+    """NUMA-03: a stopped VM's CPUs are kept for it; new ones are chosen when it is resized."""
+    node = two_cpus
+    node.paths.settings.parent.mkdir(parents=True, exist_ok=True)
+    node.paths.settings.write_text('{"allow_odd_vcpus": true}')
+    try:
+        node.apply(name="one", vcpus=1)
+        node.apply(name="two", vcpus=1)
+        node.apply(name="one", vcpus=1, state="stopped")
+        assert the_vm(node, "one").pinning.reason == "not running"
+        assert node.refused(name="more", vcpus=1)["code"] == "vcpus_exhausted"
+        done = node.apply(name="one", vcpus=1)
+        assert affinity(done["vm"]["pid"]) == ["0"]
+        assert affinity(the_vm(node, "two").pid or 0) == ["1"]
+        node.apply(name="one", state="absent")
+        node.apply(name="two", vcpus=2, state="stopped")
+        done = node.apply(name="two", vcpus=2)
+        assert affinity(done["vm"]["pid"]) == ["0", "1"]
+    finally:
+        node.paths.settings.unlink()
+
+
+def test_a_vm_without_cpus_of_its_own_gets_some_while_it_runs(node: Node, two_cpus: Node) -> None:
+    """NUMA-03: for example one that was started by an older ppn."""
+    online = node.root / "sys/devices/system/cpu/online"
+    online.write_text("0-7\n")
+    started = node.apply()["vm"]
+    assert (started["pinning"]["pinned"], started["pinning"]["wanted"]) == (False, None)
+    assert "may not run on its CPUs 2, 3" in started["pinning"]["reason"]
+    online.write_text("0-1\n")
+    assert "holds no CPUs" in the_vm(node).pinning.reason
+    assert json.loads(node.ppn("host", "enforce").stdout)["changed"]
+    after = the_vm(node)
+    assert after.pinning.pinned and after.pid == started["pid"]
+    assert affinity(started["pid"]) == ["0", "1"]
+    node.apply(state="stopped")
+    assert affinity(node.apply()["vm"]["pid"]) == ["0", "1"]
