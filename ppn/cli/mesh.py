@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from dataclasses import asdict
 from typing import Annotated
 
-import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ppn.log import configure_log
 from ppn.mesh import app as keeper
 from ppn.mesh import status as mesh_status
 from ppn.mesh.paths import MeshPaths
@@ -80,7 +79,7 @@ def keep_paths() -> None:
 
     Exit codes: 0 told to stop; 1 the mesh interface or its configuration is not there.
     """
-    _configure_log()
+    configure_log()
     asyncio.run(keeper.serve(NODE))
 
 
@@ -108,19 +107,3 @@ def synchronise_interface() -> None:
 
 def _ago(now: float, moment: float | None) -> str:
     return "" if moment is None else f"{max(0, now - moment):.0f} s"
-
-
-def _configure_log() -> None:
-    """JSON lines for the journal; colours when a person watches."""
-    renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
-    if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -18,7 +18,7 @@ import structlog
 from ppn.errors import PpnError
 from ppn.inventory import KEEPER_PORT
 from ppn.mesh import policy, status, wire
-from ppn.mesh.notify import notify
+from ppn.notify import notify
 from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import Interface, Kind, Peer
 from ppn.mesh.policy import TIMING, Link

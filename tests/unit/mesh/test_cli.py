@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ppn.cli import mesh as cli
 from ppn.mesh import status
 from ppn.mesh.app import Keeper
-from ppn.mesh.notify import notify
+from ppn.notify import notify
 from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import interface_of
 from ppn.mesh.policy import Phase
