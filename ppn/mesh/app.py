@@ -18,13 +18,13 @@ import structlog
 from ppn.errors import PpnError
 from ppn.inventory import KEEPER_PORT
 from ppn.mesh import policy, status, wire
-from ppn.notify import notify
 from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import Interface, Kind, Peer
 from ppn.mesh.policy import TIMING, Link
 from ppn.mesh.render import ConfigDamaged
 from ppn.mesh.status import MeshState, PeerPath
 from ppn.mesh.tunnels import load_config, move
+from ppn.notify import notify
 from ppn.run import CommandFailed
 
 RECONCILE_SECONDS = 2.0

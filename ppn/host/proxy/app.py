@@ -16,7 +16,7 @@ from ppn.host.proxy.api import Api
 from ppn.host.proxy.audit import Audit
 from ppn.host.proxy.server import Door
 from ppn.host.proxy.settings import ProxySettings, check_address
-from ppn.mesh.notify import notify
+from ppn.notify import notify
 
 # How soon a changed certificate is taken over, and how often systemd hears that we are alive.
 WATCH_SECONDS = 1.0
