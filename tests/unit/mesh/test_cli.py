@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from ppn.cli import mesh as cli
 from ppn.mesh import status
 from ppn.mesh.app import Keeper
-from ppn.notify import notify
 from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import interface_of
 from ppn.mesh.policy import Phase
 from ppn.mesh.render import keeper_config
 from ppn.mesh.status import MeshState, PeerPath, StateUnavailable
+from ppn.notify import notify
 from tests.unit.mesh.pools import LAPTOP, PHONE, SERVER, SMALL, pool, registry_of
 
 STATE = MeshState(
