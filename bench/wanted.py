@@ -14,7 +14,7 @@ from typing import Any
 
 from deploys import base, hypervisor, mesh
 from deploys.declared import Declaration, declare, local_image, wanted_ledger
-from deploys.units import unit_file
+from deploys.units import unit_file, unit_text
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, Wheelhouse, wheelhouse
 from facts.hardware import Hardware
 from facts.nftables import LOADED, UNIT
@@ -27,7 +27,7 @@ from ppn.inventory import Pool, pool_from_data
 from ppn.mesh.firewall import TABLE, ruleset
 from ppn.mesh.peers import interface_of
 from ppn.mesh.registry import Registry, load
-from ppn.mesh.render import key_path
+from ppn.mesh.render import drop_in_path, key_path
 from ppn.pool.ledger import Grant
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -116,7 +116,7 @@ def node_variables(name: str, data: Mapping[str, Any], pool: Pool, registry: Reg
     files = mesh_files(name, pool, registry)
     units = [
         unit(UNIT),
-        unit(f"wg-quick@{pool.interface}.service"),
+        unit(f"wg-quick@{pool.interface}.service", drop_in_path(pool.interface)),
         unit(mesh.KEEPER, MARKER),
     ]
     if "hypervisor" in data["roles"]:
@@ -150,7 +150,7 @@ def mesh_files(name: str, pool: Pool, registry: Registry) -> dict[str, File]:
     (firewall_unit,) = unit_file(mesh.FIREWALL).values()
     return {
         **nftables.wanted_files(ruleset(pool, pool.node(name)), firewall_unit.content),
-        **wireguard.wanted_files(interface_of(pool, registry, name)),
+        **wireguard.wanted_files(interface_of(pool, registry, name), unit_text(mesh.SUPERVISION)),
         **mesh.keeper_unit(pool.interface, kernel_has_wireguard=False),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys.units import unit_file
+from deploys.units import unit_file, unit_text
 from facts.shared import shared_fact
 from facts.wireguard import WireGuard
 from operations import files, nftables, packages, systemd, wireguard
@@ -19,6 +19,7 @@ from ppn.mesh.firewall import SSH, Service, ruleset
 PACKAGES = ["iproute2", "nftables", "wireguard-tools"]
 FIREWALL = "ppn-nftables.service"
 KEEPER = "ppn-path-keeper.service"
+SUPERVISION = "wireguard-go.conf"
 
 
 def keeper_unit(interface: str, kernel_has_wireguard: bool) -> dict[str, File]:
@@ -65,7 +66,12 @@ def mesh(pool: Pool, installed: dict[str, File], services: Iterable[Service] = (
     registry = host.data.peer_registry
     wireguard.key(name="WireGuard key", interface=pool.interface, registry=registry)
     wireguard.registered(name="Peer registry", interface=pool.interface, registry=registry)
-    wireguard.interface(name="WireGuard interface", pool=pool, registry=registry)
+    wireguard.interface(
+        name="WireGuard interface",
+        pool=pool,
+        registry=registry,
+        supervision=unit_text(SUPERVISION),
+    )
     keeper = keeper_unit(pool.interface, kernel)
     files.rendered(name="Unit of the path keeper", files=keeper)
     systemd.units(

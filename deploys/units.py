@@ -9,11 +9,19 @@ from operations.files import File
 FOLDER = Path(__file__).parent / "units"
 
 
+def unit_text(name: str) -> str:
+    """The text of a unit, or of a piece of one.
+
+    Args:
+        name: a file in `deploys/units`.
+    """
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
 def unit_file(name: str) -> dict[str, File]:
     """A unit of this project, as the file a node should have.
 
     Args:
         name: the unit with its suffix, a file in `deploys/units`.
     """
-    content = (FOLDER / name).read_text(encoding="utf-8")
-    return {f"/etc/systemd/system/{name}": File(content)}
+    return {f"/etc/systemd/system/{name}": File(unit_text(name))}

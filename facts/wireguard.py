@@ -13,7 +13,7 @@ from typing_extensions import override
 from facts.files import FileStatus, parse_status
 from ppn.mesh.paths import CONFIG
 from ppn.mesh.peers import Network
-from ppn.mesh.render import conf_path
+from ppn.mesh.render import conf_path, drop_in_path
 
 # Of the key file only mode, owner and public half are printed. `wg` may not be installed yet.
 SCRIPT = r"""set -eu
@@ -33,7 +33,8 @@ for path in "$@"; do
   echo "file present $(stat -c '%a %U %G' -- "$path") $kind ${digest%% *} $path"
 done
 if [ -e "/run/ppn/$name.applied" ]; then echo "applied $(cat "/run/ppn/$name.applied")"; fi
-systemctl show --property=ActiveState,UnitFileState "wg-quick@$name.service"
+systemctl show --property=ActiveState,SubState,UnitFileState,NeedDaemonReload \
+  "wg-quick@$name.service"
 if ip -o link show dev "$name" > /dev/null 2>&1; then
   port=$(wg show "$name" listen-port); echo "port $port"
   peers=$(wg show "$name" allowed-ips); keepalives=$(wg show "$name" persistent-keepalive)
@@ -67,10 +68,12 @@ class WireGuardState:
         kernel: whether its kernel has WireGuard; without it wg-quick uses wireguard-go.
         key_mode, key_owner: of the private key's file; `None` when there is none.
         public_key: `None` when there is no key, or `wg` is not installed.
-        files: wg-quick's file and the path keeper's configuration.
+        files: wg-quick's file, what is added to its unit, and the path keeper's configuration.
         applied: SHA-256 of the wg-quick file that is in force.
         enabled: whether the interface comes up at boot.
-        active: whether systemd has it up.
+        active: whether systemd has it up, or is at it.
+        held: whether systemd holds on to a program that is the interface.
+        needs_reload: whether systemd has yet to read its unit again.
         live: the running interface, if there is one.
     """
 
@@ -82,6 +85,8 @@ class WireGuardState:
     applied: str | None
     enabled: bool
     active: bool
+    held: bool
+    needs_reload: bool
     live: LiveInterface | None
 
 
@@ -105,7 +110,7 @@ class WireGuard(FactBase[WireGuardState | None]):
 
     @override
     def command(self, interface: str) -> StringCommand:
-        words = ["ppn-wireguard", interface, conf_path(interface), CONFIG]
+        words = ["ppn-wireguard", interface, *watched(interface)]
         return StringCommand(
             "sh", "-c", QuoteString(SCRIPT), *(QuoteString(word) for word in words)
         )
@@ -113,6 +118,11 @@ class WireGuard(FactBase[WireGuardState | None]):
     @override
     def process(self, output: list[str]) -> WireGuardState | None:
         return parse(output)
+
+
+def watched(interface: str) -> tuple[str, ...]:
+    """The files of an interface whose content the fact tells."""
+    return conf_path(interface), drop_in_path(interface), CONFIG
 
 
 def parse(output: list[str]) -> WireGuardState:
@@ -137,12 +147,16 @@ def parse(output: list[str]) -> WireGuardState:
         files=dict(parse_status(line) for line in _values(output, "file")),
         applied=applied.partition(" ")[0] or None,
         enabled=properties["UnitFileState"] == "enabled",
-        active=properties["ActiveState"] == "active",
+        active=properties["ActiveState"] in ACTIVE,
+        held=properties["SubState"] != "exited",
+        needs_reload=properties["NeedDaemonReload"] == "yes",
         live=_live(output),
     )
 
 
-UNIT_PROPERTIES = ("ActiveState", "UnitFileState")
+UNIT_PROPERTIES = ("ActiveState", "SubState", "UnitFileState", "NeedDaemonReload")
+# A restart by systemd is no reason to interfere.
+ACTIVE = {"active", "activating", "reloading"}
 
 
 def _live(output: list[str]) -> LiveInterface | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyinfra import host
@@ -24,7 +24,7 @@ from ppn.inventory import Pool
 from ppn.mesh.paths import CONFIG
 from ppn.mesh.peers import KEEPALIVE_SECONDS, Interface, interface_of
 from ppn.mesh.registry import Registry, load, record
-from ppn.mesh.render import conf_path, keeper_config, key_path, wg_quick
+from ppn.mesh.render import conf_path, drop_in_path, keeper_config, key_path, wg_quick
 
 # A hard link, unlike a rename, fails when the name is taken: no key is ever replaced.
 MAKE_KEY = r"""set -eu
@@ -144,32 +144,40 @@ class Steps:
 
     Args:
         files: paths to write.
+        reload: let systemd read its units again.
         enable: let it come up at boot.
         up: `start`, `restart` or nothing.
         synchronise: bring the running interface to its file.
     """
 
     files: tuple[str, ...] = ()
+    reload: bool = False
     enable: bool = False
     up: str = ""
     synchronise: bool = False
 
 
 @operation()
-def interface(pool: Pool, registry: str) -> Generator[StringCommand | FunctionCommand, None, None]:
+def interface(
+    pool: Pool, registry: str, supervision: str
+) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Declare a node's WireGuard interface, from the inventory and the peer registry (MESH-04).
 
     A running interface is synchronised: tunnels that stay the same are not interrupted, and peers
-    on their direct path stay there.
+    on their direct path stay there. Where the kernel has no WireGuard, the program that takes its
+    place is held by systemd; one that runs on its own is restarted once.
 
     + pool: the sound nodes of the inventory.
     + registry: the peer registry, a file on this machine.
+    + supervision: what is added to wg-quick's unit where the kernel has no WireGuard.
 
     **Example:**
 
     .. code:: python
 
-        wireguard.interface(name="Interface", pool=pool, registry="inventories/mypool/peers.json")
+        wireguard.interface(
+            name="Interface", pool=pool, registry="inventories/mypool/peers.json", supervision=text
+        )
     """
     state = shared_fact(WireGuard, interface=pool.interface)
     if state is None:
@@ -183,13 +191,16 @@ def interface(pool: Pool, registry: str) -> Generator[StringCommand | FunctionCo
     if state.live is not None and not state.active:
         yield fail(FOREIGN.format(name=pool.interface))
         return
-    steps = plan(wanted, state)
+    addition = None if state.kernel else supervision
+    steps = plan(wanted, state, addition)
     if steps == Steps():
         host.noop(f"{pool.interface} has its {len(wanted.peers)} peers")
         return
     if steps.files:
-        text = payload(wanted_files(wanted), steps.files)
+        text = payload(wanted_files(wanted, addition), steps.files)
         yield StringCommand("python3", "-I", "-c", QuoteString(INSTALLER), _stdin=text)
+    if steps.reload:
+        yield StringCommand("systemctl", "daemon-reload")
     unit = QuoteString(f"wg-quick@{pool.interface}.service")
     if steps.enable:
         yield StringCommand("systemctl", "enable", unit)
@@ -215,31 +226,42 @@ def expected_keys(pool: Pool, registry: Registry) -> Registry:
     return registry
 
 
-def wanted_files(wanted: Interface) -> dict[str, File]:
-    """The files of an interface."""
+def wanted_files(wanted: Interface, supervision: str | None = None) -> dict[str, File]:
+    """The files of an interface.
+
+    Args:
+        wanted: the interface as the inventory has it.
+        supervision: what is added to wg-quick's unit; `None` where the kernel has WireGuard.
+    """
     check = ("sh", "-c", CHECK_CONF, "ppn-check", "{}")
-    return {
+    files = {
         conf_path(wanted.interface): File(wg_quick(wanted), mode="0600", check=check),
         CONFIG: File(keeper_config(wanted)),
     }
+    if supervision is not None:
+        files[drop_in_path(wanted.interface)] = File(supervision)
+    return files
 
 
-def plan(wanted: Interface, state: WireGuardState) -> Steps:
+def plan(wanted: Interface, state: WireGuardState, supervision: str | None = None) -> Steps:
     """What makes a node's interface as wanted.
 
     Args:
         wanted: the interface as the inventory has it.
         state: the interface as it is.
+        supervision: what is added to wg-quick's unit; `None` where the kernel has WireGuard.
     """
-    files = wanted_files(wanted)
-    conf = files[conf_path(wanted.interface)].status.sha256
+    files = wanted_files(wanted, supervision)
     differing = differing_files(files, state.files)
+    reload = state.needs_reload or drop_in_path(wanted.interface) in differing
+    steps = Steps(differing, reload, not state.enabled)
     if not state.active:
-        return Steps(differing, not state.enabled, "start")
-    if state.live is None:
-        return Steps(differing, not state.enabled, "restart")
+        return replace(steps, up="start")
+    if state.live is None or not (supervision is None or state.held):
+        return replace(steps, up="restart")
+    conf = files[conf_path(wanted.interface)].status.sha256
     stale = state.applied != conf or not is_live(wanted, state.live)
-    return Steps(differing, not state.enabled, "", stale)
+    return replace(steps, synchronise=stale)
 
 
 def is_live(wanted: Interface, live: LiveInterface) -> bool:

@@ -33,6 +33,11 @@ def conf_path(interface: str) -> str:
     return f"{FOLDER}/{interface}.conf"
 
 
+def drop_in_path(interface: str) -> str:
+    """What is added to wg-quick's unit where the kernel has no WireGuard."""
+    return f"/etc/systemd/system/wg-quick@{interface}.service.d/ppn.conf"
+
+
 def applied_path(interface: str) -> str:
     """Holds the SHA-256 of the conf file that is in force; gone after a boot."""
     return f"/run/ppn/{interface}.applied"

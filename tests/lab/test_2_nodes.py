@@ -113,6 +113,27 @@ def test_direct_path_is_used_while_it_works(pool: LabPool) -> None:
     pool.run("laptop", "ping -c 3 -W 5 10.8.0.2")
 
 
+@pytest.mark.parametrize("node", ["laptop", "relay"])
+def test_wireguard_that_is_killed_comes_back_by_itself(pool: LabPool, node: str) -> None:
+    """MESH-04, MESH-06: address, peers and paths as before, and no run is needed for it."""
+    if pool.run(node, "ip link show type wireguard dev ppn0").strip():
+        pytest.skip("the nodes' kernel has WireGuard: no program can be killed")
+    before = pool.run(node, "pidof wireguard-go")
+    pool.run(node, f"kill -9 {before}")
+
+    def again() -> bool:
+        return pool.node(node).run("pidof wireguard-go").stdout not in ("", before)
+
+    eventually(again, "wireguard-go runs again")
+    ping = "ping -c 1 -W 1 10.8.0.1"
+    # Behind NAT a node notices by its unanswered packets that the relay has forgotten it: 15 s.
+    eventually(lambda: pool.node("laptop").run(ping).rc == 0, "the laptop reaches the relay")
+    eventually(lambda: path_to(pool, "laptop", "server") == "direct", "laptop is direct again")
+    pool.run("laptop", "ping -c 3 -W 5 10.8.0.2")
+    run = pool.pyinfra("-y", "--limit", node)
+    assert run.changed == set(), run.log
+
+
 @pytest.mark.parametrize("node", NODES)
 def test_path_keeper_is_confined(pool: LabPool, node: str) -> None:
     """A service of its own user, in a unit that systemd rates as OK or better."""

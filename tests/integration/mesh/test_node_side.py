@@ -23,7 +23,7 @@ from tests.integration.mesh.conftest import Mesh
 from tests.integration.mesh.namespaces import Namespace
 
 SYSTEMCTL = """#!/bin/sh
-printf 'ActiveState=active\\nUnitFileState=enabled\\nNeedDaemonReload=no\\n'
+printf 'ActiveState=active\\nSubState=running\\nUnitFileState=enabled\\nNeedDaemonReload=no\\n'
 """
 PATH = "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ZERO = "0" * 64
@@ -37,7 +37,7 @@ def node(mesh: Mesh) -> Iterator[Namespace]:
 
 
 def wireguard_state(node: Namespace) -> WireGuardState:
-    words = ("ppn-wireguard", "ppn0", conf_path("ppn0"), "/etc/ppn/mesh.json")
+    words = ("ppn-wireguard", "ppn0", *wg_facts.watched("ppn0"))
     printed = node("env", PATH, "sh", "-c", wg_facts.SCRIPT, *words).stdout
     return wg_facts.parse(printed.splitlines())
 

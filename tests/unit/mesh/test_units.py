@@ -32,7 +32,7 @@ def test_more_power_only_where_wireguard_is_a_program() -> None:
     (program,) = keeper_unit("mesh1", False).values()
     assert "CapabilityBoundingSet=CAP_NET_ADMIN\n" in kernel.content
     assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_DAC_OVERRIDE\n" in program.content
-    assert "Requires=wg-quick@mesh1.service" in program.content
+    assert "Wants=wg-quick@mesh1.service" in program.content
     assert "User=ppn-mesh" in kernel.content
 
 

@@ -22,6 +22,8 @@ from ppn.mesh.registry import Registry, load, render
 from tests.unit.mesh.pools import SMALL, key_of, node, pool, registry_of
 from tests.unit.operations.yielded import KnownHost, refusal, texts, yielded
 
+DROP_IN = "/etc/systemd/system/wg-quick@ppn0.service.d/ppn.conf"
+SUPERVISION = "[Service]\nRestart=always\n"
 # The host that operations run on in tests is called `node`.
 NODE = node("node", 7, "d")
 POOL = pool(*SMALL.nodes, NODE)
@@ -30,18 +32,22 @@ ABSENT = WireGuardState(
     key_mode=None,
     key_owner=None,
     public_key=None,
-    files={"/etc/wireguard/ppn0.conf": None, "/etc/ppn/mesh.json": None},
+    files={"/etc/wireguard/ppn0.conf": None, DROP_IN: None, "/etc/ppn/mesh.json": None},
     applied=None,
     enabled=False,
     active=False,
+    held=True,
+    needs_reload=False,
     live=None,
 )
 KEYED = replace(ABSENT, key_mode="0600", key_owner="root:root", public_key=key_of("node"))
 
 
-def converged(wanted: Interface, direct: frozenset[str] = frozenset()) -> WireGuardState:
+def converged(
+    wanted: Interface, direct: frozenset[str] = frozenset(), *, kernel: bool = True
+) -> WireGuardState:
     """A node whose interface is as wanted."""
-    files = wireguard.wanted_files(wanted)
+    files = wireguard.wanted_files(wanted, None if kernel else SUPERVISION)
     keepalive = {peer.public_key: peer.keepalive for peer in wanted.peers}
     peers = {
         key: LivePeer(frozenset(networks), KEEPALIVE_SECONDS if keepalive[key] else None)
@@ -49,10 +55,13 @@ def converged(wanted: Interface, direct: frozenset[str] = frozenset()) -> WireGu
     }
     return replace(
         KEYED,
+        kernel=kernel,
         files={path: file.status for path, file in files.items()},
         applied=files["/etc/wireguard/ppn0.conf"].status.sha256,
         enabled=True,
         active=True,
+        # Of what the kernel does itself, systemd only knows that it was set up.
+        held=not kernel,
         live=LiveInterface(wanted.port, peers),
     )
 
@@ -68,7 +77,13 @@ def registry(tmp_path: Path) -> str:
 
 
 def interface(state: WireGuardState | None, registry: str) -> tuple[list[Any], KnownHost]:
-    return yielded(wireguard.interface, {WireGuard: state}, pool=POOL, registry=registry)
+    return yielded(
+        wireguard.interface,
+        {WireGuard: state},
+        pool=POOL,
+        registry=registry,
+        supervision=SUPERVISION,
+    )
 
 
 class Member:
@@ -79,9 +94,10 @@ class Member:
 def prepared(state: WireGuardState, registry: str, joining: tuple[str, ...]) -> list[Any]:
     """The commands of the interface while a run with these hosts is prepared."""
     host = KnownHost({WireGuard: state}, executing=False)
-    host.state.active_hosts = [Member(name) for name in joining]  # type: ignore[attr-defined]
+    host.state.active_hosts = [Member(name) for name in joining]  # type: ignore[attr-defined]  # our stand-in has it only here
     with ctx_state.use(host.state), ctx_host.use(host):
-        return list(wireguard.interface._inner(pool=POOL, registry=registry))
+        operation = wireguard.interface._inner
+        return list(operation(pool=POOL, registry=registry, supervision=SUPERVISION))
 
 
 def test_key_is_made_on_the_node(tmp_path: Path) -> None:
@@ -103,7 +119,7 @@ def test_key_that_is_there_is_left_alone(registry: str) -> None:
 def test_key_that_others_could_read_is_mended_and_not_replaced(
     registry: str, change: dict[str, str]
 ) -> None:
-    state = replace(KEYED, **change)  # type: ignore[arg-type]
+    state = replace(KEYED, **change)  # type: ignore[arg-type]  # the fields named above hold text
     commands, _ = yielded(wireguard.key, {WireGuard: state}, interface="ppn0", registry=registry)
     assert texts(commands) == [
         "chown root:root /etc/wireguard/ppn0.key",
@@ -166,14 +182,40 @@ def test_first_interface_is_written_enabled_and_started(registry: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("direct", [frozenset[str](), frozenset({"server"})])
 def test_second_run_has_no_command_whatever_the_paths(
-    registry: str, direct: frozenset[str]
+    registry: str, direct: frozenset[str], kernel: bool
 ) -> None:
     """MESH-04, MESH-06: a peer on its direct path is no difference."""
-    commands, host = interface(converged(WANTED, direct), registry)
+    commands, host = interface(converged(WANTED, direct, kernel=kernel), registry)
     assert commands == []
     assert host.noops == ["ppn0 has its 4 peers"]
+
+
+def test_interface_that_is_a_program_is_held_by_systemd_from_its_first_start(registry: str) -> None:
+    commands, _ = interface(replace(KEYED, kernel=False), registry)
+    write, *calls = commands
+    files = json.loads(write.connector_arguments["_stdin"])
+    assert (files[2]["path"], files[2]["content"]) == (DROP_IN, SUPERVISION)
+    assert texts(calls) == [
+        "systemctl daemon-reload",
+        "systemctl enable wg-quick@ppn0.service",
+        "systemctl start wg-quick@ppn0.service",
+    ]
+
+
+def test_program_that_runs_on_its_own_is_restarted_once(registry: str) -> None:
+    state = replace(converged(WANTED, kernel=False), held=False)
+    restart = "systemctl restart wg-quick@ppn0.service"
+    assert texts(interface(state, registry)[0]) == [restart]
+    before = replace(state, files={**state.files, DROP_IN: None})
+    assert texts(interface(before, registry)[0][1:]) == ["systemctl daemon-reload", restart]
+
+
+def test_a_run_that_was_cut_before_systemd_read_its_units_is_made_good(registry: str) -> None:
+    state = replace(converged(WANTED, kernel=False), needs_reload=True)
+    assert texts(interface(state, registry)[0]) == ["systemctl daemon-reload"]
 
 
 def test_changed_peer_is_synchronised_without_a_restart(registry: str) -> None:
@@ -240,7 +282,11 @@ def test_a_run_limited_to_one_node_needs_no_other(registry: str) -> None:
 def test_node_that_is_in_no_pool_is_refused(registry: str) -> None:
     strangers: Pool = SMALL
     commands, _ = yielded(
-        wireguard.interface, {WireGuard: KEYED}, pool=strangers, registry=registry
+        wireguard.interface,
+        {WireGuard: KEYED},
+        pool=strangers,
+        registry=registry,
+        supervision=SUPERVISION,
     )
     assert "(node_unknown)" in refusal(commands)
 
@@ -250,10 +296,13 @@ kernel
 key 600 root:root
 public {key_of("node")}
 file present 600 root root file {"c" * 64} /etc/wireguard/ppn0.conf
+file absent {DROP_IN}
 file absent /etc/ppn/mesh.json
 applied {"c" * 64}  -
 ActiveState=active
+SubState=running
 UnitFileState=enabled
+NeedDaemonReload=no
 port 51820
 peer {key_of("relay")}\t10.8.0.0/24 fd70:706e::1/128
 peer {key_of("server")}\t(none)
@@ -277,12 +326,31 @@ def test_fact_reads_everything() -> None:
 def test_fact_of_a_blank_node() -> None:
     lines = [
         "file absent /etc/wireguard/ppn0.conf",
+        f"file absent {DROP_IN}",
         "file absent /etc/ppn/mesh.json",
         "ActiveState=inactive",
+        "SubState=dead",
         "UnitFileState=",
+        "NeedDaemonReload=no",
         "end",
     ]
     assert parse(lines) == replace(ABSENT, kernel=False)
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "is_active", "is_held"),
+    [
+        ("activating", "auto-restart", True, True),
+        ("active", "exited", True, False),
+        ("failed", "failed", False, True),
+    ],
+)
+def test_what_systemd_says_of_the_interface(
+    active: str, sub: str, is_active: bool, is_held: bool
+) -> None:
+    output = OUTPUT.replace("=active", f"={active}").replace("=running", f"={sub}")
+    state = parse(output.splitlines())
+    assert (state.active, state.held) == (is_active, is_held)
 
 
 @pytest.mark.parametrize("cut", range(len(OUTPUT.splitlines())))
