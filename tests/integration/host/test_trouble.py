@@ -8,7 +8,9 @@ import random
 import shutil
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from ppn.host.probe_guest import initrd
 from ppn.host.sidecar import read_sidecar
 from ppn.run import run
 from tests.integration.host.node import PPN, Node, is_alive, spec_text
+from tests.integration.host.test_life import grant
 
 GOLDEN = Path(__file__).parents[2] / "unit/host/golden"
 ROUNDS = 10
@@ -63,6 +66,41 @@ def test_killed_applies_converge_when_repeated(node: Node) -> None:
         if turn % 2:
             node.apply(state="absent")
             assert node.nothing_is_left()
+
+
+@pytest.mark.parametrize("days", [-366, 366])
+def test_clock_that_is_wrong_by_a_year_changes_nothing_but_dates(
+    node: Node, tmp_path: Path, days: int
+) -> None:
+    """HOST-05, LED-01, CPU-03: the ledger holds, and each clock leaves the other's VMs alone."""
+    grant(node, tmp_path, weight=300, minimum_mib=128)
+    first = node.apply()
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    wrong = {
+        **node.environment,
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{days:+d}d",
+        # Only the date is set wrong: a kernel's monotonic clock cannot be.
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+    def wrongly(*words: str, **spec: object) -> dict[str, Any]:
+        done = run([PPN, "host", *words], timeout=60, env=wrong, input=spec_text(spec))
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    assert not wrongly("apply")["changed"]
+    assert not wrongly("enforce")["changed"]
+    assert wrongly("state", "--json")["ledger"]["entries"] == 1
+    assert wrongly("apply", name="other")["vm"]["state"] == "running"
+    sidecar = read_sidecar(node.paths.vm("other").sidecar)
+    assert sidecar is not None
+    off = datetime.fromisoformat(sidecar.created) - datetime.now(UTC)
+    assert round(off / timedelta(days=1)) == days
+    assert not node.apply(name="other")["changed"]
+    assert node.apply()["vm"]["pid"] == first["vm"]["pid"]
+    wrongly("apply", name="other", state="absent")
+    assert node.domains() == ["web"]
 
 
 def test_failed_start_leaves_nothing(node: Node) -> None:
