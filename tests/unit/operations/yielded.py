@@ -74,7 +74,7 @@ def yielded(
     """
     host = KnownHost(facts)
     with ctx_state.use(host.state), ctx_host.use(host):
-        inner: Callable[..., Any] = operation._inner  # type: ignore[attr-defined]
+        inner: Callable[..., Any] = operation._inner  # type: ignore[attr-defined]  # pyinfra adds it
         return list(inner(**arguments)), host
 
 
