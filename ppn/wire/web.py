@@ -1,0 +1,192 @@
+"""What every HTTP service of the pool has in common: correlation, bounds, access, problems."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
+
+from ppn.errors import PpnError, Refusal
+from ppn.wire.model import CORRELATION_PATTERN, Malformed
+from ppn.wire.problems import MEDIA_TYPE, problem_of, status_of
+
+CORRELATION_HEADER = "Ppn-Correlation-Id"
+MAX_BODY_BYTES = 4 * 1024 * 1024
+BODY_SECONDS = 10.0
+
+# Lets a request through by its source address and path, or raises a refusal.
+Gate = Callable[[str, str], None]
+
+log = structlog.get_logger("http")
+
+
+class BodyRefused(Refusal):
+    """A body over the bounds."""
+
+
+class Edge:
+    """The outermost layer of a service: every request passes it and leaves one log line.
+
+    Args:
+        app: the service.
+        gate: says who may ask what.
+        max_body: bytes a body may have.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate, max_body: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._gate = gate
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection's scope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        correlation_id = _correlation_id(scope)
+        scope.setdefault("state", {})["correlation_id"] = correlation_id
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                header = (CORRELATION_HEADER.lower().encode(), correlation_id.encode())
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        source = scope["client"][0] if scope.get("client") else ""
+        with bound_contextvars(correlation_id=correlation_id):
+            try:
+                self._gate(source, scope["path"])
+                await self._app(scope, await _whole_body(receive, self._max_body), answer)
+            except Refusal as refusal:
+                await problem_response(refusal, correlation_id)(scope, receive, answer)
+            finally:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    source=source,
+                    status=status,
+                    milliseconds=round((time.monotonic() - started) * 1000, 1),
+                )
+
+
+def correlation_of(request: Request) -> str:
+    """The correlation id of a request that passed the edge."""
+    return str(request.state.correlation_id)
+
+
+def problem_response(error: PpnError, correlation_id: str) -> Response:
+    """An error as a response (RFC 9457)."""
+    problem = problem_of(error, correlation_id=correlation_id)
+    headers = {"Retry-After": "5"} if problem.status == 503 else {}
+    return Response(
+        problem.model_dump_json(exclude_defaults=True),
+        status_code=status_of(error),
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Make every error of a service a problem body."""
+
+    @app.exception_handler(PpnError)
+    async def ours(request: Request, error: PpnError) -> Response:
+        if not isinstance(error, Refusal):
+            log.warning("failed", code=error.code, error=error.message)
+        return problem_response(error, correlation_of(request))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        found = [
+            f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors()
+        ]
+        refusal = Malformed(
+            "the request breaks the contract: " + "; ".join(found[:20]),
+            code="request_invalid",
+            constraint="wire contract",
+            hint="see /openapi.json",
+        )
+        return problem_response(refusal, correlation_of(request))
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        code = {404: "route_unknown", 405: "method_unknown"}.get(error.status_code)
+        refusal = Malformed(
+            f"{request.method} {request.url.path}: {error.detail}",
+            code=code or "request_invalid",
+            constraint="wire contract",
+            hint="see /openapi.json",
+        )
+        response = problem_response(refusal, correlation_of(request))
+        response.headers.update(error.headers or {})
+        return response
+
+
+def _correlation_id(scope: Scope) -> str:
+    """The caller's correlation id when it is a sound one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == CORRELATION_HEADER.lower().encode():
+            text = value.decode("latin-1")
+            if re.fullmatch(CORRELATION_PATTERN, text):
+                return str(text)
+    return secrets.token_hex(16)
+
+
+async def _whole_body(receive: Receive, most: int) -> Receive:
+    """Read a request's body, bounded in size and time, and return a receiver that gives it out.
+
+    Raises:
+        BodyRefused: too long, or too slow.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return _replayed(message, receive)
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(body) > most:
+                    raise BodyRefused(
+                        "the body is too long",
+                        code="body_too_long",
+                        constraint="bytes of a body",
+                        wanted=len(body),
+                        free=most,
+                        unit="byte",
+                        hint="send less",
+                    )
+    except TimeoutError as error:
+        raise BodyRefused(
+            f"the body did not arrive within {BODY_SECONDS:g} s",
+            code="body_late",
+            constraint="seconds for a body",
+            hint="send it faster",
+        ) from error
+    return _replayed({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _replayed(first: Message, receive: Receive) -> Receive:
+    """A receiver that gives one message first, and then what comes."""
+    messages = [first]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
