@@ -1,0 +1,105 @@
+"""Several VMs in one request: all of them or none, or each for itself (FLEET-12)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from ppn.errors import PpnError
+from ppn.fleet.identity import batch_id, vm_id
+from ppn.fleet.making import Asked, Made, Maker
+from ppn.fleet.model import demand_of
+from ppn.fleet.node import Reservation
+from ppn.fleet.removing import Remover
+from ppn.wire.fleet import BatchAnswer, BatchItem, BatchOrder, VmOrder
+from ppn.wire.problems import problem_of
+
+TAKE_BACK_SECONDS = 30.0
+
+log = structlog.get_logger("fleet")
+
+
+@dataclass
+class Batches:
+    """Has batches made.
+
+    Args:
+        maker: makes each VM.
+        remover: takes back what was made of a batch that failed.
+    """
+
+    maker: Maker
+    remover: Remover
+
+    async def make(self, order: BatchOrder, key: str, asked: Asked) -> BatchAnswer:
+        """Have a batch made.
+
+        Until the last VM runs, the journal says that the batch is open; a controller that dies
+        before takes back all of it when it starts again.
+
+        Args:
+            order: the VMs.
+            key: the caller's idempotency key.
+            asked: who waits.
+
+        Raises:
+            PpnError: not per item, and one VM could not be made; nothing of the batch is left, or
+                what is left is taken back as soon as its node can be reached.
+        """
+        batch = batch_id(order.vms[0].owner, key)
+        vms = {vm_id(one.owner, key, at): one for at, one in enumerate(order.vms)}
+        if order.per_item:
+            items = await asyncio.gather(*(self._item(vm, vms[vm], asked) for vm in vms))
+            return BatchAnswer(id=batch, items=tuple(items))
+        whole = replace(asked, batch=batch)
+        placed = self._reserve(vms, batch)
+        results = await asyncio.gather(
+            *(self.maker.make(vm, one, whole, placed.get(vm)) for vm, one in vms.items()),
+            return_exceptions=True,
+        )
+        failed = [result for result in results if isinstance(result, BaseException)]
+        if failed:
+            await self._take_back(tuple(vms), asked)
+            raise failed[0]
+        await asyncio.to_thread(self.maker.journal.end, *vms)
+        made = [result for result in results if isinstance(result, Made)]
+        return BatchAnswer(
+            id=batch,
+            items=tuple(
+                BatchItem(id=vm, placed=one.placed) for vm, one in zip(vms, made, strict=True)
+            ),
+        )
+
+    def _reserve(self, vms: Mapping[str, VmOrder], batch: str) -> dict[str, Reservation]:
+        """Room for all that is not there yet, before anything is begun."""
+        registry, now = self.maker.registry, self.maker.clock()
+        registry.check_warm(now)
+        new = {vm: demand_of(one) for vm, one in vms.items() if not registry.find(vm, now)}
+        for vm in new:
+            self.maker.check_decided(vm)
+        placed = registry.reserve_all(new, now, batch=batch)
+        return {vm: one for vm, one in placed.items() if isinstance(one, Reservation)}
+
+    async def _item(self, vm: str, order: VmOrder, asked: Asked) -> BatchItem:
+        try:
+            made = await self.maker.make(vm, order, asked)
+        except PpnError as error:
+            return BatchItem(id=vm, problem=problem_of(error, correlation_id=asked.correlation_id))
+        return BatchItem(id=vm, placed=made.placed)
+
+    async def _take_back(self, vms: tuple[str, ...], asked: Asked) -> None:
+        """Remove what the journal says was begun; what cannot be now stays open in it."""
+        asked = Asked(asked.correlation_id, self.maker.clock() + TAKE_BACK_SECONDS)
+        for vm in vms:
+            intent = self.maker.journal.intents.get(vm)
+            if intent is None:
+                continue
+            try:
+                await self.remover.remove_from(vm, intent.node, asked)
+            except PpnError as error:
+                log.warning("not taken back yet", vm=vm, node=intent.node, error=error.message)
+                continue
+            await asyncio.to_thread(self.maker.journal.end, vm)

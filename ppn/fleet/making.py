@@ -1,0 +1,295 @@
+"""Making VMs: placed, intended, asked for, and placed again where a node refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import structlog
+
+from ppn.errors import PpnError, Refusal
+from ppn.fleet.identity import order_digest
+from ppn.fleet.journal import Intent, Journal
+from ppn.fleet.model import demand_of
+from ppn.fleet.node import Held, Reservation
+from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown
+from ppn.fleet.peers import Peers
+from ppn.fleet.registry import Registry
+from ppn.fleet.reports import placed_vm
+from ppn.host.spec import VmSpec, spec_from_data
+from ppn.wire.fleet import PlacedVm, VmOrder
+from ppn.wire.heartbeat import VmReport
+from ppn.wire.problems import NodeRefusal
+
+RETRY_SECONDS = 1.0
+POLL_SECONDS = 0.5
+# What is wrong with the order itself, whichever node is asked.
+FINAL_CODES = frozenset({"spec_invalid", "request_invalid", "order_elsewhere"})
+
+log = structlog.get_logger("fleet")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who waits for an answer, and until when.
+
+    Args:
+        correlation_id: of the request.
+        deadline: in seconds of the controller's clock.
+        batch: the batch it is a part of; empty for a single VM.
+    """
+
+    correlation_id: str
+    deadline: float
+    batch: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A VM that runs; `fresh` when this very request had it made."""
+
+    placed: PlacedVm
+    fresh: bool
+
+
+@dataclass
+class Maker:
+    """Has VMs made; the same order twice is one VM.
+
+    Args:
+        registry: what is known of the pool.
+        journal: what was begun.
+        nodes: the way to the agents.
+        peers: the other controllers.
+        clock: seconds that never jump.
+    """
+
+    registry: Registry
+    journal: Journal
+    nodes: Nodes
+    peers: Peers
+    clock: Callable[[], float]
+    under_way: dict[str, tuple[str, asyncio.Task[Made]]] = field(default_factory=dict)
+
+    async def make(
+        self, vm: str, order: VmOrder, asked: Asked, placed: Reservation | None = None
+    ) -> Made:
+        """Have a VM made, or find it made.
+
+        The work goes on when the caller no longer waits; asking again joins it.
+
+        Args:
+            vm: its id.
+            order: what it shall be.
+            asked: who waits.
+            placed: where it goes first, when that was decided already.
+
+        Raises:
+            NoCapacity: no node can or will take it.
+            OutcomeUnknown: the chosen node does not say; ask again.
+            Refusal: `order_differs`, `vm_undecided`, `warming_up`.
+        """
+        digest = order_digest(order)
+        known = self.under_way.get(vm)
+        if known is not None and known[0] != digest:
+            raise differs(vm)
+        if known is None:
+            work = self._make if placed is None else partial(self._place, first=placed)
+            task = asyncio.create_task(work(vm, order, asked))
+            task.add_done_callback(lambda done: self._ended(vm, done))
+            self.under_way[vm] = (digest, task)
+        else:
+            task = known[1]
+        return await asyncio.shield(task)
+
+    def _ended(self, vm: str, task: asyncio.Task[Made]) -> None:
+        self.under_way.pop(vm, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.info("not made", vm=vm, error=str(error))
+
+    async def _make(self, vm: str, order: VmOrder, asked: Asked) -> Made:
+        self.registry.check_warm(self.clock())
+        if held := await self._existing(vm, order, asked):
+            return Made(placed_vm(held), fresh=False)
+        self.check_decided(vm)
+        return await self._place(vm, order, asked)
+
+    async def _place(
+        self, vm: str, order: VmOrder, asked: Asked, first: Reservation | None = None
+    ) -> Made:
+        """Ask one node after the other, the best first, until one has made it."""
+        excluded: dict[str, NodeRefusal] = {}
+        while True:
+            reservation, first = first, None
+            if reservation is None:
+                reservation = self.registry.reserve(
+                    vm, demand_of(order), self.clock(), excluded=excluded, batch=asked.batch
+                )
+            try:
+                report = await self._attempt(reservation, order, asked)
+            except OutcomeUnknown:
+                # The reservation and the intent stand until the node tells.
+                self.registry.settle(vm, self.clock())
+                raise
+            except PpnError as error:
+                self.registry.release(vm)
+                if asked.batch == "":
+                    self.journal.end(vm)
+                if error.code in FINAL_CODES:
+                    raise
+                log.info("node refused", vm=vm, node=reservation.node, code=error.code)
+                excluded[reservation.node] = node_refusal(reservation.node, error)
+                continue
+            self.registry.settle(vm, self.clock(), report)
+            # A batch ends as one, once all of it is made.
+            if asked.batch == "":
+                self.journal.end(vm)
+            log.info("made", vm=vm, node=reservation.node, owner=order.owner)
+            return Made(PlacedVm(node=reservation.node, vm=report), fresh=True)
+
+    async def _existing(self, vm: str, order: VmOrder, asked: Asked) -> Held | None:
+        """The VM where it is already; one in the making is waited for."""
+        while found := self.registry.find(vm, self.clock()):
+            held = found[0]
+            if (held.report.owner, held.report.image) != (order.owner, order.image):
+                raise differs(vm)
+            if held.report.state != "creating":
+                return held
+            if self.clock() >= asked.deadline:
+                raise OutcomeUnknown(
+                    f"vm {vm} is still in the making on node {held.node}", hint="ask again"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        return None
+
+    def check_decided(self, vm: str) -> None:
+        """Refuse a VM of which this controller does not know whether it was made.
+
+        Raises:
+            Refusal: `vm_undecided`.
+        """
+        intent = self.journal.intents.get(vm)
+        if intent is not None:
+            raise Refusal(
+                f"vm {vm} was begun on node {intent.node}, which has not told what became of it",
+                code="vm_undecided",
+                constraint="one VM for one order",
+                hint="ask again once that node is heard",
+            )
+
+    async def _attempt(self, reservation: Reservation, order: VmOrder, asked: Asked) -> VmReport:
+        """Ask one node, again and again while its answer is open and somebody waits."""
+        vm = reservation.vm
+        intent = Intent(
+            id=vm,
+            owner=order.owner,
+            digest=order_digest(order),
+            node=reservation.node,
+            batch=asked.batch,
+        )
+        await asyncio.to_thread(self.journal.intend, intent)
+        await self.peers.check_alone(vm)
+        body = spec_of(vm, order, reservation).model_dump(mode="json", exclude_defaults=True)
+        open_before = False
+        while True:
+            try:
+                answer = await self.nodes.ask(self._spawn(reservation, body, asked))
+                return VmReport.model_validate(answer["vm"], strict=False)
+            except OutcomeUnknown:
+                open_before = True
+                if asked.deadline - self.clock() <= 2 * RETRY_SECONDS:
+                    raise
+            except PpnError as error:
+                # An earlier call may have been carried out all the same: the node is asked.
+                if error.code != "vm_busy" and not open_before:
+                    raise
+                report = await self._look(reservation, asked)
+                if report is None and error.code != "vm_busy":
+                    raise
+                if report is not None and report.state not in ("creating", "unknown"):
+                    return report
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _spawn(self, reservation: Reservation, body: dict[str, Any], asked: Asked) -> Call:
+        return Call(
+            node=reservation.node,
+            address=self.registry.nodes[reservation.node].address,
+            method="POST",
+            path="/v1/vms",
+            correlation_id=asked.correlation_id,
+            session=reservation.session,
+            body=body,
+            seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
+        )
+
+    async def _look(self, reservation: Reservation, asked: Asked) -> VmReport | None:
+        """A VM as its node says it is; None when the node has none of that id.
+
+        Raises:
+            OutcomeUnknown: the node does not say.
+        """
+        call = replace(
+            self._spawn(reservation, {}, asked),
+            method="GET",
+            path=f"/v1/vms/{reservation.vm}",
+            session=None,
+            body=None,
+        )
+        try:
+            answer = await self.nodes.ask(call)
+        except PpnError as error:
+            if error.code == "vm_unknown":
+                return None
+            raise OutcomeUnknown(
+                f"node {reservation.node} does not say what became of vm {reservation.vm}:"
+                f" {error.message}",
+                hint="ask again",
+            ) from error
+        return VmReport.model_validate(answer["vm"], strict=False)
+
+
+def spec_of(vm: str, order: VmOrder, reservation: Reservation) -> VmSpec:
+    """An order as the node that was chosen for it understands it."""
+    given = order.model_dump(
+        include={"owner", "image", "vcpus", "memory_mib", "disk_gib", "ssh_keys", "label"}
+    )
+    data = {
+        **given,
+        "name": vm,
+        "hostname": order.name or vm,
+        "user_data": order.user_data,
+        "disks": order.disks,
+    }
+    if reservation.address is not None:
+        data["address"] = reservation.address
+    if order.ports:
+        data["ports"] = [port.model_dump() for port in order.ports]
+    return spec_from_data(data)
+
+
+def node_refusal(node: str, error: PpnError) -> NodeRefusal:
+    """A node's own refusal, as one of the reasons why a VM could not be placed."""
+    refusal = error if isinstance(error, Refusal) else None
+    return NodeRefusal(
+        node=node,
+        code=error.code,
+        message=error.message,
+        constraint=refusal.constraint if refusal else "",
+        wanted=refusal.wanted if refusal else None,
+        free=refusal.free if refusal else None,
+        unit=refusal.unit if refusal else "",
+    )
+
+
+def differs(vm: str) -> Refusal:
+    """The refusal of an idempotency key that was used for another order."""
+    return Refusal(
+        f"vm {vm} was ordered otherwise under this idempotency key",
+        code="order_differs",
+        constraint="idempotency key",
+        hint="use another key for another VM",
+    )

@@ -1,0 +1,85 @@
+"""A fleet controller's settings, written at onboarding."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppn.errors import PpnError
+from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
+
+PATH = "/etc/ppn/fleet.json"
+DEFAULT_PORT = 9203
+NODE_PROXY_PORT = 9204
+
+
+class SettingsDamaged(PpnError):
+    """Settings that cannot be read; nothing is guessed in their place."""
+
+    code = "settings_damaged"
+
+
+class KnownNode(BaseModel):
+    """A hypervisor of the inventory: heartbeats in its name come from its address alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    address: IPv4Address
+
+
+class FleetSettings(BaseModel):
+    """What a controller is told by the inventory.
+
+    Args:
+        name: the node it runs on.
+        address: the mesh address it listens on.
+        mesh_range: what mesh addresses are from.
+        port: the TCP port it listens on.
+        nodes: every hypervisor of the pool.
+        callers: mesh addresses that may use the API; the nodes' own may only send heartbeats.
+        controllers: addresses of the other controllers.
+        node_proxy_port: the port of every node's proxy.
+        journal: where intents are kept.
+        certificate: its client certificate.
+        trust: the authorities whose node proxies it trusts.
+        request_seconds: the longest a caller waits for an answer.
+        development: allows a loopback address to listen on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    address: IPv4Address
+    mesh_range: IPv4Network
+    port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    nodes: Annotated[tuple[KnownNode, ...], Field(max_length=65536)]
+    callers: tuple[IPv4Address, ...] = ()
+    controllers: tuple[IPv4Address, ...] = ()
+    node_proxy_port: int = Field(default=NODE_PROXY_PORT, ge=1, le=65535)
+    journal: Path = Path("/var/lib/ppn-fleet/intents.jsonl")
+    certificate: Path = Path(NODE_CERTIFICATE)
+    trust: Path = Path(NODE_TRUST)
+    request_seconds: float = Field(default=120.0, gt=0, le=600)
+    development: bool = False
+
+
+def read_settings(path: Path) -> FleetSettings:
+    """The controller's settings.
+
+    Raises:
+        SettingsDamaged: unreadable, or something in them is wrong.
+    """
+    try:
+        return FleetSettings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SettingsDamaged(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise SettingsDamaged(
+            f"{path}: {where}: {first['msg']}", hint="run the pool's deploy again"
+        ) from error
