@@ -354,7 +354,7 @@ def pool(folder: Path, nodes: list[Node], controllers: int = 1) -> Iterator[Pool
         for node in nodes:
             stack.enter_context(running_node(node, short, folder, authority, proxy_port))
         addresses = [f"127.0.2.{number}" for number in range(1, controllers + 1)]
-        started = []
+        started: list[Controller] = []
         for address in addresses:
             own = folder / address
             own.mkdir()
