@@ -12,6 +12,7 @@ VIR_DOMAIN_PMSUSPENDED: int
 VIR_DOMAIN_SHUTOFF: int
 VIR_DOMAIN_STATS_BALLOON: int
 VIR_DOMAIN_STATS_BLOCK: int
+VIR_DOMAIN_STATS_CPU_TOTAL: int
 VIR_DOMAIN_STATS_STATE: int
 VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA: int
 VIR_DOMAIN_UNDEFINE_MANAGED_SAVE: int
@@ -20,9 +21,11 @@ VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA: int
 VIR_DOMAIN_XML_INACTIVE: int
 VIR_ERR_NO_DOMAIN: int
 VIR_ERR_OPERATION_INVALID: int
+VIR_FROM_RPC: int
 
 class libvirtError(Exception):
     def get_error_code(self) -> int | None: ...
+    def get_error_domain(self) -> int | None: ...
     def get_error_message(self) -> str | None: ...
 
 class virDomain:

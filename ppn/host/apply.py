@@ -1,4 +1,9 @@
-"""Makes one VM what its spec says, under the node's lock: refresh, admit, plan, do, look again."""
+"""Makes one VM what its spec says: refresh, admit, plan, do, look again.
+
+To admit is quick and decides over the whole node, so it is done under a lock; to carry out takes
+long and touches one VM alone. The host agent does the first under its lock table and the second
+beside other VMs' changes; where no agent runs, the node's file lock is held over both.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,8 @@ from typing import Any
 
 from ppn.errors import PpnError
 from ppn.host.backend import Backend
-from ppn.host.execute import Execution, as_errors, sweep
-from ppn.host.kvm import probe_kvm
+from ppn.host.execute import Execution, OnStep, as_errors, sweep
+from ppn.host.kvm import ensure_verdict
 from ppn.host.lock import node_lock
 from ppn.host.model import NodeState, VmView
 from ppn.host.paths import Paths
@@ -47,8 +52,56 @@ class Outcome:
         }
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A change the node accepted: the VM as it shall be, the node it was judged on, the steps."""
+
+    spec: VmSpec
+    node: NodeState
+    actions: tuple[Action, ...]
+
+
+def prepare(spec: VmSpec, node: NodeState) -> Admitted:
+    """Admit a VM and plan its steps; pure.
+
+    Args:
+        spec: the VM as it shall be.
+        node: the node as it is, with what other changes will take counted as taken.
+
+    Raises:
+        Refusal: the node may not or cannot.
+    """
+    admit(spec, node)
+    return Admitted(spec, node, plan(spec, node.vm(spec.name)))
+
+
+def carry_out(
+    work: Admitted, paths: Paths, backend: Backend, *, on_step: OnStep | None = None
+) -> Outcome:
+    """Take the steps of an admitted change and see that they led where they should.
+
+    Args:
+        work: the change; nobody else may be changing this VM.
+        paths: the node's files.
+        backend: a connection to libvirt.
+        on_step: told of each step before it is taken.
+
+    Raises:
+        PpnError: a step failed; what it made of a new VM has been taken back.
+    """
+    if not work.actions:
+        return Outcome((), work.node.vm(work.spec.name))
+    starting = any(action.kind is ActionKind.START for action in work.actions)
+    node = _with_kvm_verdict(work.node, paths) if starting else work.node
+    execution = Execution(work.spec, node, paths, backend)
+    execution.run(work.actions, on_step=on_step)
+    vm = state_through(paths, backend).vm(work.spec.name)
+    _check(work.spec, vm)
+    return Outcome(work.actions, vm, tuple(execution.warnings))
+
+
 def apply(spec: VmSpec, paths: Paths, *, uri: str | None = None) -> Outcome:
-    """Make a VM what its spec says (HOST-13).
+    """Make a VM what its spec says, where no host agent runs (HOST-13).
 
     A run that is killed at any point converges when repeated; a run that fails takes back what
     it made of a new VM.
@@ -64,24 +117,13 @@ def apply(spec: VmSpec, paths: Paths, *, uri: str | None = None) -> Outcome:
     """
     with as_errors(f"apply vm {spec.name}"), node_lock(paths.lock), Backend(uri) as backend:
         sweep(paths)
-        node = state_through(paths, backend)
-        admit(spec, node)
-        actions = plan(spec, node.vm(spec.name))
-        if not actions:
-            return Outcome((), node.vm(spec.name))
-        if any(action.kind is ActionKind.START for action in actions):
-            node = _with_kvm_verdict(node, paths)
-        execution = Execution(spec, node, paths, backend)
-        execution.run(actions)
-        vm = state_through(paths, backend).vm(spec.name)
-        _check(spec, vm)
-        return Outcome(actions, vm, tuple(execution.warnings))
+        return carry_out(prepare(spec, state_through(paths, backend)), paths, backend)
 
 
 def _with_kvm_verdict(node: NodeState, paths: Paths) -> NodeState:
     if node.kvm.probed:
         return node
-    return node.model_copy(update={"kvm": probe_kvm(paths, node.boot_id)})
+    return node.model_copy(update={"kvm": ensure_verdict(paths, node.boot_id)[1]})
 
 
 def _check(spec: VmSpec, vm: VmView | None) -> None:

@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 DEFAULT_URI = "qemu:///system"
 CALL_SECONDS = 120.0
+# Connections with a call that libvirt has not answered yet; each holds a thread.
+MOST_SILENT = 8
 POLL_SECONDS = 0.2
 # QEMU takes an order to unplug a device again only after 5 s.
 ASK_AGAIN_SECONDS = 6.0
@@ -54,6 +56,7 @@ class DomainFacts:
         owner: from ppn's metadata; None when the domain came another way.
         digest: of the spec its lasting definition was made from.
         accelerator: what it runs under, or would.
+        cpu_seconds: CPU time its QEMU has used since it started.
         disks: files of its block devices.
         weight: its CPU weight; None when it has none to read.
         weight_error: why the weight could not be read.
@@ -69,6 +72,7 @@ class DomainFacts:
     maximum_mib: int
     current_mib: int | None
     unused_mib: int | None
+    cpu_seconds: float | None = None
     disks: frozenset[str] = frozenset()
     weight: int | None = None
     weight_error: str = ""
@@ -85,14 +89,24 @@ class Backend:
         LibvirtFailed: no connection.
     """
 
+    _silent_ones = threading.BoundedSemaphore(MOST_SILENT)
+
     def __init__(self, uri: str | None = None, *, deadline: float = CALL_SECONDS) -> None:
         self._uri = uri or os.environ.get("PPN_LIBVIRT_URI", DEFAULT_URI)
         self._deadline = deadline
+        self._silent = False
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        if not self._silent_ones.acquire(blocking=False):
+            raise self._late("connect")
+        self._silent_ones.release()
         # Without a handler of ours libvirt prints every error to standard error.
         libvirt.registerErrorHandler(_ignore, None)
         threading.Thread(target=self._serve, daemon=True, name="libvirt").start()
-        self._connection = self._call("connect", lambda: libvirt.open(self._uri))
+        try:
+            self._connection = self._call("connect", lambda: libvirt.open(self._uri))
+        except LibvirtFailed:
+            self._calls.put(None)
+            raise
 
     def __enter__(self) -> Backend:
         return self
@@ -102,12 +116,19 @@ class Backend:
 
     def close(self) -> None:
         """End the connection; domains keep running."""
-        self._call("disconnect", self._connection.close)
-        self._calls.put(None)
+        try:
+            if not self._silent:
+                self._call("disconnect", self._connection.close)
+        finally:
+            self._calls.put(None)
 
     def domains(self) -> tuple[DomainFacts, ...]:
         """Every domain, running or not, by name."""
-        wanted = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BALLOON
+        wanted = (
+            libvirt.VIR_DOMAIN_STATS_STATE
+            | libvirt.VIR_DOMAIN_STATS_BALLOON
+            | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+        )
         records = self._call(
             "list domains",
             lambda: [
@@ -284,26 +305,41 @@ class Backend:
             except (libvirt.libvirtError, ValueError) as error:
                 answers.put((None, error))
 
+        if self._silent:
+            raise self._late(what)
         self._calls.put(attempt)
         try:
             result, error = answers.get(timeout=self._deadline)
         except queue.Empty as late:
-            raise LibvirtFailed(
-                f"cannot {what}: {self._uri} did not answer within {self._deadline:g} s",
-                code="libvirt_timeout",
-                hint="look at the libvirt service's log on the node",
-            ) from late
+            self._silent = self._silent_ones.acquire(blocking=False)
+            raise self._late(what) from late
         if error is not None:
-            raise LibvirtFailed(f"cannot {what}: {_message(error)}") from error
+            raise _failed(f"cannot {what}: {_message(error)}", error) from error
         return result  # type: ignore[return-value]  # no error means that the work returned it
+
+    def _late(self, what: str) -> LibvirtFailed:
+        return LibvirtFailed(
+            f"cannot {what}: {self._uri} did not answer within {self._deadline:g} s",
+            code="libvirt_timeout",
+            hint="look at the libvirt service's log on the node",
+        )
 
     def _serve(self) -> None:
         while (work := self._calls.get()) is not None:
             work()
+        if self._silent:
+            self._silent_ones.release()
 
 
 def _ignore(_context: object, _error: object) -> None:
     """Errors are raised as well; nothing is to be printed."""
+
+
+def _failed(message: str, error: Exception) -> LibvirtFailed:
+    """A failed call: of libvirt's, or of the way to it."""
+    if isinstance(error, libvirt.libvirtError) and error.get_error_domain() == libvirt.VIR_FROM_RPC:
+        return LibvirtFailed(message, code="libvirt_unavailable", hint="start libvirt on the node")
+    return LibvirtFailed(message)
 
 
 def _message(error: Exception) -> str:
@@ -348,6 +384,7 @@ def _read(domain: libvirt.virDomain, stats: Mapping[str, Any]) -> DomainFacts:
         maximum_mib=int(lasting.findtext("memory", "0")) // 1024,
         current_mib=_mib(stats, "balloon.current") if running else None,
         unused_mib=_mib(stats, "balloon.unused") if running else None,
+        cpu_seconds=stats["cpu.time"] / 1e9 if running and "cpu.time" in stats else None,
         disks=frozenset(source.get("file", "") for source in now.iterfind("devices/disk/source")),
         weight=weight,
         weight_error=weight_error,

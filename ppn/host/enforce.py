@@ -147,7 +147,7 @@ def repin(change: Repinning, paths: Paths, backend: Backend) -> None:
 
 
 def enforce(paths: Paths, *, uri: str | None = None) -> Enforced:
-    """Put the ledger in force for every running VM.
+    """Put the ledger in force for every running VM, where no host agent runs.
 
     Args:
         paths: the node's files.
@@ -157,23 +157,28 @@ def enforce(paths: Paths, *, uri: str | None = None) -> Enforced:
         PpnError: the ledger is not usable, or libvirt failed.
     """
     with node_lock(paths.lock), Backend(uri) as backend:
-        node = state_through(paths, backend)
-        if not node.ledger.ok:
-            error = node.ledger.error
-            raise PpnError(
-                f"nothing was enforced: {error.message if error else 'the ledger is not usable'}",
-                code=error.code if error else "ledger_unusable",
-                hint=error.hint if error else "",
-            )
-        wanted: tuple[Correction | Repinning, ...] = (*corrections(node), *repinnings(node))
-        for correction in wanted:
-            if isinstance(correction, Repinning):
-                repin(correction, paths, backend)
-            elif correction.what == "weight":
-                backend.set_weight(correction.vm, correction.wanted)
-            else:
-                backend.set_memory(correction.vm, correction.wanted)
-        return Enforced(wanted, state_through(paths, backend) if wanted else node)
+        return enforce_through(paths, backend)
+
+
+def enforce_through(paths: Paths, backend: Backend) -> Enforced:
+    """Put the ledger in force over a connection that stands already; see `enforce`."""
+    node = state_through(paths, backend)
+    if not node.ledger.ok:
+        error = node.ledger.error
+        raise PpnError(
+            f"nothing was enforced: {error.message if error else 'the ledger is not usable'}",
+            code=error.code if error else "ledger_unusable",
+            hint=error.hint if error else "",
+        )
+    wanted: tuple[Correction | Repinning, ...] = (*corrections(node), *repinnings(node))
+    for correction in wanted:
+        if isinstance(correction, Repinning):
+            repin(correction, paths, backend)
+        elif correction.what == "weight":
+            backend.set_weight(correction.vm, correction.wanted)
+        else:
+            backend.set_memory(correction.vm, correction.wanted)
+    return Enforced(wanted, state_through(paths, backend) if wanted else node)
 
 
 def admit_balloon(vm: VmView | None, name: str, mib: int) -> VmView:
@@ -214,7 +219,7 @@ def admit_balloon(vm: VmView | None, name: str, mib: int) -> VmView:
 
 
 def balloon(name: str, mib: int, paths: Paths, *, uri: str | None = None) -> Ballooned:
-    """Move a guest's balloon and wait a moment for the guest to follow (BAL-10).
+    """Move a guest's balloon, where no host agent runs, and wait a moment for the guest (BAL-10).
 
     Args:
         name: the VM.
@@ -227,11 +232,16 @@ def balloon(name: str, mib: int, paths: Paths, *, uri: str | None = None) -> Bal
         LibvirtFailed: the balloon could not be moved.
     """
     with node_lock(paths.lock), Backend(uri) as backend:
-        before = admit_balloon(state_through(paths, backend).vm(name), name, mib)
-        backend.set_memory(name, mib)
-        end = time.monotonic() + SETTLE_SECONDS
-        while True:
-            after = state_through(paths, backend).vm(name) or before
-            if after.memory.current_mib == mib or time.monotonic() >= end:
-                return Ballooned(name, mib, before, after)
-            time.sleep(POLL_SECONDS)
+        return balloon_through(name, mib, paths, backend)
+
+
+def balloon_through(name: str, mib: int, paths: Paths, backend: Backend) -> Ballooned:
+    """Move a guest's balloon over a connection that stands already; see `balloon`."""
+    before = admit_balloon(state_through(paths, backend).vm(name), name, mib)
+    backend.set_memory(name, mib)
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        after = state_through(paths, backend).vm(name) or before
+        if after.memory.current_mib == mib or time.monotonic() >= end:
+            return Ballooned(name, mib, before, after)
+        time.sleep(POLL_SECONDS)

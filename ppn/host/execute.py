@@ -25,6 +25,7 @@ from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar, write_sideca
 from ppn.host.spec import VmSpec
 from ppn.pool.policy import DEFAULT_WEIGHT
 
+OnStep = Callable[[Action], None]
 GRACE_SECONDS = 60.0
 DETACH_SECONDS = 60.0
 GIB = 1024 * 1024 * 1024
@@ -37,11 +38,11 @@ class NotRunning(PpnError):
 
 
 class Execution:
-    """One change to one VM, under the node's lock.
+    """One change to one VM, by the only one who changes that VM now.
 
     Args:
         spec: the VM as it shall be.
-        node: the node as it was read under the lock, with what others are about to take.
+        node: the node as it was when the change was admitted, with what others will take.
         paths: the node's files.
         backend: a connection to libvirt.
     """
@@ -71,14 +72,20 @@ class Execution:
             ActionKind.DISCARD_DISK: self._remove_disk,
         }
 
-    def run(self, actions: Sequence[Action]) -> None:
+    def run(self, actions: Sequence[Action], *, on_step: OnStep | None = None) -> None:
         """Carry out the steps in order; on failure a new VM leaves nothing behind (HOST-11).
+
+        Args:
+            actions: the steps of a plan.
+            on_step: told of each step before it is taken.
 
         Raises:
             PpnError: the step that failed; what this run made has been taken back.
         """
         with ExitStack() as undo:
             for action in actions:
+                if on_step is not None:
+                    on_step(action)
                 self._push_undo(undo, action)
                 self._steps[action.kind](action)
             undo.pop_all()
@@ -231,7 +238,7 @@ class Execution:
         if self.files.folder.exists():
             os.rename(self.files.folder, gone)
             sync_folder(self.paths.vms)
-        sweep(self.paths)
+        sweep_vm(self.paths, self.spec.name)
 
     def _record(self, _: Action) -> None:
         known = self._identity
@@ -240,17 +247,21 @@ class Execution:
 
 
 def sweep(paths: Paths) -> None:
-    """Remove what killed runs left half made or half removed; only under the node's lock."""
-    for leftover in _leftovers(paths.vms):
+    """Remove what killed runs left half made or half removed; only while nothing is changed."""
+    _remove(paths.vms, (".*.new", ".*.gone", "*/.*.new"))
+
+
+def sweep_vm(paths: Paths, name: str) -> None:
+    """Remove what an earlier change of one VM left; only by who changes that VM now."""
+    _remove(paths.vms, (f".{name}.new", f".{name}.*.gone", f"{name}/.*.new"))
+
+
+def _remove(vms: Path, patterns: Sequence[str]) -> None:
+    for leftover in [path for pattern in patterns for path in vms.glob(pattern)]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def _leftovers(vms: Path) -> Iterator[Path]:
-    for pattern in (".*.new", ".*.gone", "*/.*.new"):
-        yield from list(vms.glob(pattern))
 
 
 @contextmanager

@@ -71,6 +71,18 @@ def probe_kvm(
     return Kvm(usable=usable, reason=reason, probed=True)
 
 
+def ensure_verdict(paths: Paths, boot_id: str, *, again: bool = False) -> tuple[bool, Kvm]:
+    """The verdict of this boot, found now if there is none yet or `again` asks for it.
+
+    Returns:
+        Whether the probe ran, and the verdict.
+    """
+    verdict = known_verdict(paths, boot_id)
+    if verdict.probed and not again:
+        return False, verdict
+    return True, probe_kvm(paths, boot_id)
+
+
 def probe_kernel(paths: Paths, named: str | None) -> Path | None:
     """The kernel to boot: the named one, else the node's newest, else a guest image's."""
     if named:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ppn.host.backend import Backend, DomainFacts
 
 MIB = 1024 * 1024
+CALL_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,21 @@ class Domains:
     error: PpnError | None = None
 
 
-def read_state(paths: Paths, uri: str | None = None) -> NodeState:
+def read_state(
+    paths: Paths, uri: str | None = None, *, deadline: float = CALL_SECONDS
+) -> NodeState:
     """Everything about this node in one value, also when libvirt does not answer.
 
     Args:
         paths: the node's files.
         uri: libvirt's connection name; the environment's or the system's when None.
+        deadline: seconds a single call of libvirt may take.
 
     Raises:
         SettingsDamaged: the node's settings cannot be read.
         TopologyUnreadable: the kernel does not say what the hardware is.
     """
-    return assemble(paths, _ask_libvirt(uri))
+    return assemble(paths, _ask_libvirt(uri, deadline))
 
 
 def state_through(paths: Paths, backend: Backend) -> NodeState:
@@ -132,7 +136,7 @@ def problem_of(error: PpnError) -> Problem:
     return Problem(code=error.code, message=error.message, hint=error.hint)
 
 
-def _ask_libvirt(uri: str | None) -> Domains:
+def _ask_libvirt(uri: str | None, deadline: float) -> Domains:
     try:
         from ppn.host.backend import Backend
     except ImportError as error:
@@ -143,7 +147,7 @@ def _ask_libvirt(uri: str | None) -> Domains:
         )
         return Domains({}, missing)
     try:
-        with Backend(uri) as backend:
+        with Backend(uri, deadline=deadline) as backend:
             return Domains({facts.name: facts for facts in backend.domains()})
     except PpnError as error:
         return Domains({}, error)

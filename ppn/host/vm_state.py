@@ -82,6 +82,8 @@ def read_vm(
         phase=sidecar.phase if sidecar is not None else None,
         digest=domain.digest if domain is not None else "",
         seed=files.seed.exists(),
+        created=sidecar.created if sidecar is not None else "",
+        cpu_seconds=domain.cpu_seconds if domain is not None else None,
         accelerator=domain.accelerator if domain is not None else None,
         pid=pid,
         memory=memory,

@@ -126,7 +126,7 @@ def test_state_answers_without_libvirt(node: Node) -> None:
     vm = state.vm("web")
     assert vm is not None and vm.state == "unknown" and vm.spec is not None
     refused = run([PPN, "host", "apply"], timeout=60, env=silent, input=spec_text({}), accept=(1,))
-    assert "libvirt_failed" in refused.stderr and refused.stdout == ""
+    assert "libvirt_unavailable" in refused.stderr and refused.stdout == ""
 
 
 def test_lost_domain_comes_back_with_its_identity(node: Node) -> None:
