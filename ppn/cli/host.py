@@ -69,11 +69,16 @@ def apply(as_json: AsJson = False) -> None:
 
     Example: echo '{"name":"web","image":"tiny","vcpus":2,"memory_mib":256}' | ppn host apply
     """
-    from ppn.host.apply import apply as apply_spec
     from ppn.host.spec import spec_from_json
 
-    outcome = apply_spec(spec_from_json(sys.stdin.read()), Paths.from_environment())
-    _print_json(outcome.as_dict())
+    paths = Paths.from_environment()
+    spec = spec_from_json(sys.stdin.read())
+    done = _by_agent(paths, "apply", vm=spec)
+    if done is None:
+        from ppn.host.apply import apply as apply_spec
+
+        done = apply_spec(spec, paths).as_dict()
+    _print_json(done)
 
 
 @host_app.command()
@@ -107,9 +112,13 @@ def enforce(as_json: AsJson = False) -> None:
 
     Example: ppn host enforce | jq .actions
     """
-    from ppn.host.enforce import enforce as enforce_ledger
+    paths = Paths.from_environment()
+    done = _by_agent(paths, "enforce")
+    if done is None:
+        from ppn.host.enforce import enforce as enforce_ledger
 
-    _print_json(enforce_ledger(Paths.from_environment()).as_dict())
+        done = enforce_ledger(paths).as_dict()
+    _print_json(done)
 
 
 @host_app.command()
@@ -124,15 +133,20 @@ def balloon(
 
     Example: ppn host balloon web 256
     """
-    from ppn.host.enforce import balloon as move_balloon
+    from ppn.host.model import VmMemory
 
-    done = move_balloon(vm, mib, Paths.from_environment())
+    paths = Paths.from_environment()
+    done = _by_agent(paths, "balloon", vm=vm, mib=mib)
+    if done is None:
+        from ppn.host.enforce import balloon as move_balloon
+
+        done = move_balloon(vm, mib, paths).as_dict()
     if as_json:
-        _print_json(done.as_dict())
+        _print_json(done)
         return
-    _show_memory("before", done.before.memory)
-    _show_memory("after", done.after.memory)
-    if not done.reached:
+    _show_memory("before", VmMemory.model_validate(done["before"]))
+    _show_memory("after", VmMemory.model_validate(done["after"]))
+    if not done["reached"]:
         typer.echo(f"the guest has not followed to {mib} MiB yet", err=True)
 
 
@@ -150,22 +164,45 @@ def probe_kvm(
 
     Example: ppn host probe-kvm --json
     """
-    from ppn.host.kvm import known_verdict
-    from ppn.host.kvm import probe_kvm as probe
-    from ppn.host.lock import node_lock
-    from ppn.host.state import read_boot_id
-
     paths = Paths.from_environment()
-    with node_lock(paths.lock):
-        boot_id = read_boot_id(paths)
-        verdict = known_verdict(paths, boot_id)
-        probing = again or not verdict.probed
-        if probing:
-            verdict = probe(paths, boot_id)
+    done = _by_agent(paths, "probe_kvm", again=again)
+    if done is None:
+        from ppn.host.kvm import ensure_verdict
+        from ppn.host.lock import node_lock
+        from ppn.host.state import read_boot_id
+
+        with node_lock(paths.lock):
+            probed, verdict = ensure_verdict(paths, read_boot_id(paths), again=again)
+        done = {"changed": probed, **verdict.model_dump()}
     if as_json:
-        _print_json({"changed": probing, **verdict.model_dump()})
+        _print_json(done)
     else:
-        typer.echo(f"KVM {'usable' if verdict.usable else 'not usable'}: {verdict.reason}")
+        typer.echo(f"KVM {'usable' if done['usable'] else 'not usable'}: {done['reason']}")
+
+
+@host_app.command()
+def agent() -> None:
+    """Run the host agent; ppn-agent.service does.
+
+    It listens on a Unix socket alone, for root and the node proxy. While it runs, the other
+    commands here go through it.
+
+    Exit codes: 0 told to stop; 1 another agent runs, or the node or its settings cannot be read.
+    """
+    from ppn.host.agent.app import run
+    from ppn.log import configure_log
+
+    configure_log()
+    run(Paths.from_environment())
+
+
+def _by_agent(paths: Paths, operation: str, **fields: Any) -> dict[str, Any] | None:
+    """What the host agent answers; None where none runs, and the command must do it itself."""
+    if not paths.agent_socket.exists():
+        return None
+    from ppn.host.agent.client import ask, operation_of
+
+    return ask(paths.agent_socket, operation_of({"operation": operation, **fields}))
 
 
 def _print_json(value: dict[str, Any]) -> None:

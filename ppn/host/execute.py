@@ -135,6 +135,7 @@ class Execution:
             phase="creating",
             spec=self.spec,
             pins=self.pins,
+            order=self.spec.digest(),
         )
         write_sidecar(making / self.files.sidecar.name, self._sidecar)
         os.rename(making, self.files.folder)

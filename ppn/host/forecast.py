@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ppn.host.model import (
     DiskPool,
     Enforcement,
@@ -77,6 +79,41 @@ def after(node: NodeState, spec: VmSpec, pins: Pins | None = None) -> NodeState:
     growth = sum(map(_promised, view)) - _promised(before)
     disk = node.disk.model_copy(update={"promised_mib": node.disk.promised_mib + growth})
     return node.model_copy(update={"pool": pool, "disk": disk, "vms": (*others, *view)})
+
+
+def with_in_flight(node: NodeState, specs: Iterable[VmSpec]) -> NodeState:
+    """The node with what changes in flight will take counted as taken already (HOST-17).
+
+    What they will give back is still theirs: each figure is the worse of before and after. A
+    change whose effect shows in the state already is not counted twice.
+
+    Args:
+        node: the node as it was read after the changes were listed.
+        specs: the VMs in flight as they shall be.
+    """
+    for spec in specs:
+        if spec.state != "absent":
+            later = after(node, spec)
+            node = later.model_copy(
+                update={"pool": _worse(node.pool, later.pool), "disk": _fuller(node, later)}
+            )
+    return node
+
+
+def _worse(before: Pool, later: Pool) -> Pool:
+    return later.model_copy(
+        update={
+            "available_mib": min(before.available_mib, later.available_mib),
+            "free_mib": min(before.free_mib, later.free_mib),
+            "startable_mib": min(before.startable_mib, later.startable_mib),
+            "vcpus_allocated": max(before.vcpus_allocated, later.vcpus_allocated),
+        }
+    )
+
+
+def _fuller(before: NodeState, later: NodeState) -> DiskPool:
+    promised = max(before.disk.promised_mib, later.disk.promised_mib)
+    return later.disk.model_copy(update={"promised_mib": promised})
 
 
 def _view(spec: VmSpec, node: NodeState, pins: Pins | None) -> VmView:

@@ -231,6 +231,8 @@ class VmView(Frozen):
         phase: `creating` until the VM first reached its wanted state.
         digest: of the spec the domain was defined from; empty when there is no domain.
         seed: the seed volume is there.
+        owner: from the sidecar, else from the domain; empty when neither says.
+        order: digest of the spec it was first asked for with.
         created: when it was first asked for, RFC 3339 in UTC; empty without a sound sidecar.
         cpu_seconds: CPU time its QEMU has used since it started; None when it does not run.
     """
@@ -242,6 +244,8 @@ class VmView(Frozen):
     phase: Literal["creating", "ready"] | None = None
     digest: str = ""
     seed: bool = False
+    owner: str = ""
+    order: str = ""
     created: str = ""
     cpu_seconds: float | None = None
     accelerator: Accelerator | None = None

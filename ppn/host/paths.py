@@ -64,6 +64,26 @@ class Paths:
         return self.runtime / "host.lock"
 
     @property
+    def agent_settings(self) -> Path:
+        """What the host agent is told at onboarding."""
+        return self.root / "etc/ppn/agent.json"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the host agent listens."""
+        return self.runtime / "agent.sock"
+
+    @property
+    def agent_boot(self) -> Path:
+        """The boot in which the host agent last put the node in order."""
+        return self.root / "var/lib/ppn/agent-boot.json"
+
+    @property
+    def timelines(self) -> Path:
+        """The folder with the steps of each VM's last operations; it outlives the VMs."""
+        return self.root / "var/lib/ppn/timelines"
+
+    @property
     def sysfs(self) -> Path:
         """The kernel's view of the hardware."""
         return self.root / "sys"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ppn.errors import PpnError
 from ppn.host.model import Settings
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class SettingsDamaged(PpnError):
@@ -22,11 +25,20 @@ def read_settings(path: Path) -> Settings:
     Raises:
         SettingsDamaged: unreadable, no valid settings, or an unknown field.
     """
+    return read_model(path, Settings) or Settings()
+
+
+def read_model(path: Path, kind: type[Model]) -> Model | None:
+    """A settings file as a value of its kind; None when there is no file.
+
+    Raises:
+        SettingsDamaged: unreadable, no valid settings, or an unknown field.
+    """
     hint = "run the pool's deploy for this node again"
     try:
-        return Settings.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return Settings()
+        return None
     except OSError as error:
         raise SettingsDamaged(f"{path}: {error.strerror}", hint=hint) from error
     except ValidationError as error:

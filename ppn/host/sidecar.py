@@ -28,6 +28,7 @@ class Sidecar(BaseModel):
         phase: `creating` until the VM first reached its wanted state.
         spec: what it shall be.
         pins: the CPUs it holds, also while it is stopped; None when it holds none.
+        order: digest of the spec it was first asked for with; tells a repeated request.
     """
 
     model_config = ConfigDict(
@@ -45,6 +46,7 @@ class Sidecar(BaseModel):
     phase: Literal["creating", "ready"]
     spec: VmSpec
     pins: Pins | None = None
+    order: str = ""
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:

@@ -82,6 +82,8 @@ def read_vm(
         phase=sidecar.phase if sidecar is not None else None,
         digest=domain.digest if domain is not None else "",
         seed=files.seed.exists(),
+        owner=_owner(spec, domain),
+        order=sidecar.order if sidecar is not None else "",
         created=sidecar.created if sidecar is not None else "",
         cpu_seconds=domain.cpu_seconds if domain is not None else None,
         accelerator=domain.accelerator if domain is not None else None,
@@ -105,6 +107,12 @@ def _pinning(sidecar: Sidecar | None, pid: int | None, node: NodeFacts) -> VmPin
         support=node.pinning,
         topology=node.topology,
     )
+
+
+def _owner(spec: VmSpec | None, domain: DomainFacts | None) -> str:
+    if spec is not None:
+        return spec.owner
+    return (domain.owner or "") if domain is not None else ""
 
 
 def _memory(spec: VmSpec | None, domain: DomainFacts | None, grant: LedgerGrant | None) -> VmMemory:

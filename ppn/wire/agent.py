@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ppn.host.spec import DISK_PATTERN, Disk, VmSpec
+from ppn.wire.heartbeat import MANY, Heartbeat, VmReport
 from ppn.wire.model import CorrelationId, NodeName, VmId, Wire
 from ppn.wire.problems import ProblemBody
 
@@ -149,6 +150,101 @@ Change = Spawn | Destroy | Stop | Start | Resize | Attach | Detach
 Question = ListVms | ShowVm | ShowNode | ShowTimeline | ShowConsole
 RootOnly = Apply | Enforce | Balloon | ProbeKvm
 Operation = Annotated[Change | Question | RootOnly, Field(discriminator="operation")]
+
+
+class Changed(Wire):
+    """The result of a change.
+
+    Args:
+        changed: something differed and was put right.
+        actions: the steps taken, in words.
+        vm: the VM as it is now; None when it is gone.
+        warnings: what went another way than wanted, in words.
+    """
+
+    changed: bool
+    actions: Annotated[tuple[str, ...], MANY] = ()
+    vm: VmReport | None = None
+    warnings: Annotated[tuple[str, ...], MANY] = ()
+
+
+class VmList(Wire):
+    """The result of `list`."""
+
+    vms: Annotated[tuple[VmReport, ...], MANY]
+
+
+class OneVm(Wire):
+    """The result of `show`."""
+
+    vm: VmReport
+
+
+class Step(Wire):
+    """A step of an operation: when it began, counted from the operation's begin, and how long."""
+
+    name: str
+    at_seconds: float
+    seconds: float | None = None
+
+
+class OperationRecord(Wire):
+    """An operation on a VM with the times of its steps.
+
+    Args:
+        began: RFC 3339 in UTC.
+        outcome: `cut_short` when the agent ended before the operation did.
+        code: of the error it failed with.
+        message: what happened, in words.
+    """
+
+    operation: str
+    correlation_id: str
+    began: str
+    outcome: Literal["going", "done", "failed", "cut_short"] = "going"
+    code: str = ""
+    message: str = ""
+    steps: Annotated[tuple[Step, ...], MANY] = ()
+
+
+class Timeline(Wire):
+    """The result of `timeline`: a VM's last operations, the oldest first."""
+
+    vm: VmId
+    operations: Annotated[tuple[OperationRecord, ...], MANY] = ()
+
+
+class Console(Wire):
+    """The result of `console`: the end of a guest's serial output, of `size_bytes` in all."""
+
+    vm: VmId
+    text: str
+    size_bytes: int
+
+
+class Going(Wire):
+    """An operation in flight: its VM, what it does, and for how long already."""
+
+    vm: str
+    operation: str
+    correlation_id: str
+    seconds: float
+
+
+class Holds(Wire):
+    """How long the aggregate section of the lock table was held (HOST-19)."""
+
+    count: int
+    mean_seconds: float
+    longest_seconds: float
+
+
+class AgentReport(Wire):
+    """The result of `node`: what a heartbeat says, and what the agent is doing."""
+
+    node: Heartbeat
+    operations: Annotated[tuple[Going, ...], MANY] = ()
+    holds: Holds
 
 
 class Request(Wire):

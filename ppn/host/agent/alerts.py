@@ -1,0 +1,149 @@
+"""What on the node is not as it should be: a pure comparison of looks (HLT-06)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ppn.host.agent.processes import Process
+from ppn.host.model import NodeState, VmView
+from ppn.host.plan import wanted_disks
+from ppn.host.spec import VmSpec
+from ppn.wire.heartbeat import Alert
+
+VM_HINT = "start it, or destroy it"
+
+
+@dataclass(frozen=True)
+class Look:
+    """The node at one moment.
+
+    Args:
+        node: its state.
+        busy: VMs that operations were changing at that moment.
+        strange: QEMU processes that libvirt has no record of.
+        in_flight: VMs that operations were changing, as they shall be.
+    """
+
+    node: NodeState
+    busy: frozenset[str] = frozenset()
+    strange: frozenset[Process] = frozenset()
+    in_flight: tuple[VmSpec, ...] = ()
+
+
+def alerts(now: Look, before: Look | None, kept: tuple[Alert, ...]) -> tuple[Alert, ...]:
+    """Everything that is wrong now, each until it is put right.
+
+    A VM that an operation is changing is not judged. While libvirt is silent nothing can be known
+    of the VMs, so what was wrong with them stays said.
+
+    Args:
+        now: the node as it is.
+        before: the look before; None for the first.
+        kept: the alerts so far.
+    """
+    found = [*_node(now.node), *_strangers(now, before)]
+    for vm in now.node.vms:
+        if vm.name not in now.busy:
+            found += _vm(vm, now.node)
+    subjects = {vm.name for vm in now.node.vms} & now.busy
+    if not now.node.libvirt.ok:
+        subjects |= {alert.subject for alert in kept if alert.code != "libvirt_down"}
+    known = {(alert.code, alert.subject) for alert in found}
+    found += [
+        alert
+        for alert in kept
+        if alert.subject in subjects and (alert.code, alert.subject) not in known
+    ]
+    return tuple(sorted(found, key=lambda alert: (alert.subject, alert.code)))
+
+
+def _node(node: NodeState) -> Iterator[Alert]:
+    if not node.libvirt.ok:
+        error = node.libvirt.error
+        reason = error.message if error is not None else "no reason given"
+        yield Alert(
+            code="libvirt_down",
+            subject="libvirt",
+            message=f"libvirt does not answer: {reason}",
+            hint="systemctl status libvirtd.service",
+        )
+    if not node.ledger.ok and node.ledger.error is not None:
+        error = node.ledger.error
+        yield Alert(
+            code="ledger_unusable", subject="ledger", message=error.message, hint=error.hint
+        )
+    for problem in node.problems:
+        yield Alert(code=problem.code, subject="node", message=problem.message, hint=problem.hint)
+
+
+def _strangers(now: Look, before: Look | None) -> Iterator[Alert]:
+    for other in now.node.unmanaged:
+        if other.name not in now.busy:
+            yield Alert(
+                code=f"{other.kind}_unmanaged",
+                subject=other.name,
+                message=f"{other.kind} {other.name} came another way than through ppn",
+                hint=f"remove that {other.kind} by hand",
+            )
+    # libvirt's and our own probes run QEMU for a moment; what is there twice stays.
+    for process in sorted(now.strange & before.strange) if before is not None else ():
+        yield Alert(
+            code="qemu_unmanaged",
+            subject=f"pid {process.pid}",
+            message=f"process {process.pid} runs QEMU and libvirt has no record of it",
+            hint="end it, if nobody needs it",
+        )
+
+
+def _vm(vm: VmView, node: NodeState) -> Iterator[Alert]:
+    if vm.sidecar != "ok" or vm.spec is None:
+        yield Alert(
+            code=f"sidecar_{vm.sidecar}",
+            subject=vm.name,
+            message=f"the sidecar of vm {vm.name} is {vm.sidecar}",
+            hint="put the sidecar back, or destroy the vm, which removes its disks",
+        )
+        return
+    yield from _life(vm, vm.spec)
+    files = {disk.name for disk in vm.disks}
+    for name, _ in wanted_disks(vm.spec) if vm.phase == "ready" else ():
+        if name not in files:
+            yield Alert(
+                code="disk_lost",
+                subject=vm.name,
+                message=f"the file of disk {name} of vm {vm.name} is gone or damaged",
+                hint="put the file back, or destroy the vm",
+            )
+    weight = vm.weight
+    if vm.state == "running" and node.cpu_weight.enforced and weight.actual != weight.wanted:
+        yield Alert(
+            code="weight_not_in_force",
+            subject=vm.name,
+            message=f"vm {vm.name} shall have CPU weight {weight.wanted}: {weight.reason}",
+            hint="ppn host enforce",
+        )
+
+
+def _life(vm: VmView, spec: VmSpec) -> Iterator[Alert]:
+    if vm.phase == "creating":
+        yield Alert(
+            code="vm_half_made",
+            subject=vm.name,
+            message=f"the creation of vm {vm.name} was cut short",
+            hint="it is put in order as soon as libvirt answers",
+        )
+    elif vm.state == "missing":
+        yield Alert(
+            code="domain_missing",
+            subject=vm.name,
+            message=f"libvirt knows no domain of vm {vm.name}",
+            hint=VM_HINT,
+        )
+    elif spec.state == "running" and vm.state == "stopped":
+        yield Alert(
+            code="qemu_gone",
+            subject=vm.name,
+            message=f"vm {vm.name} shall run and does not: its QEMU ended by itself or was killed",
+            hint=VM_HINT,
+        )

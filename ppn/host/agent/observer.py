@@ -1,0 +1,171 @@
+"""Looks at the node again and again: what to tell, what is wrong, what to put in order."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ppn.durable import write_atomic
+from ppn.errors import PpnError
+from ppn.host.agent.alerts import Look, alerts
+from ppn.host.agent.processes import strange_qemus
+from ppn.host.agent.recovery import REASONS, Task, tasks
+from ppn.host.agent.report import heartbeat
+from ppn.host.agent.service import LOOK_SECONDS, Service
+from ppn.host.agent.tickets import Tickets
+from ppn.host.execute import as_errors, sweep
+from ppn.host.kvm import ensure_verdict
+from ppn.host.model import NodeState
+from ppn.host.state import read_boot_id, read_state
+from ppn.wire.agent import AgentReport
+from ppn.wire.heartbeat import Alert, Heartbeat
+
+log = structlog.get_logger("host-agent")
+
+
+class LastBoot(BaseModel):
+    """The boot in which an agent last put the node in order."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    boot_id: str
+
+
+class Observer:
+    """One agent's eyes; one look at a time.
+
+    Args:
+        service: what puts things in order, with the table of what is in flight.
+        tickets: whose session the heartbeats name.
+        node: this node's name.
+        uri: libvirt's connection name; the environment's or the system's when None.
+    """
+
+    def __init__(
+        self, service: Service, tickets: Tickets, node: str, uri: str | None = None
+    ) -> None:
+        self._service = service
+        self._tickets = tickets
+        self._node = node
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._before: Look | None = None
+        self._alerts: tuple[Alert, ...] = ()
+        self._sequence = 0
+        self._unfinished: dict[str, str] = {}
+        self._boot_id = read_boot_id(service.paths)
+        self._rebooted = True
+
+    def prepare(self) -> None:
+        """Close what earlier agents left open, and put the node in order as far as can be.
+
+        Raises:
+            PpnError: the node's settings or hardware cannot be read, or a file not written.
+        """
+        with as_errors("clear up after earlier agents"):
+            sweep(self._service.paths)
+            self._service.timelines.prune()
+        self._unfinished = self._service.timelines.cut_short()
+        self._rebooted = self._last_boot() != self._boot_id
+        log.info("puts the node in order", rebooted=self._rebooted, cut_short=self._unfinished)
+        ensure_verdict(self._service.paths, self._boot_id)
+        self.look()
+
+    def look(self) -> Heartbeat:
+        """What to tell the controllers now, after putting in order what has to be.
+
+        Raises:
+            PpnError: the node's settings or hardware cannot be read.
+        """
+        with self._lock:
+            look = self._take()
+            if self._put_in_order(look):
+                look = self._take()
+            self._judge(look)
+            return self._heartbeat(look)
+
+    def report(self) -> dict[str, Any]:
+        """The answer to `node`: a look of its own, so that it is never old."""
+        table = self._service.table
+        with self._lock:
+            node = self._heartbeat(self._take())
+        report = AgentReport(node=node, operations=table.going(), holds=table.aggregate.holds)
+        return report.model_dump(mode="json")
+
+    def _take(self) -> Look:
+        table = self._service.table
+        mark = table.mark()
+        busy = table.changed_since(mark)
+        # Listed before the node is read: what ends meanwhile is seen there or counted here.
+        in_flight = table.in_flight()
+        node = read_state(self._service.paths, self._uri, deadline=LOOK_SECONDS)
+        strange = strange_qemus(self._service.paths)
+        return Look(node, busy | table.changed_since(mark), strange, in_flight)
+
+    def _judge(self, look: Look) -> None:
+        found = alerts(look, self._before, self._alerts)
+        known = {(alert.code, alert.subject) for alert in self._alerts}
+        for alert in found:
+            if (alert.code, alert.subject) not in known:
+                log.warning("alert raised", **alert.model_dump())
+        still = {(alert.code, alert.subject) for alert in found}
+        for alert in self._alerts:
+            if (alert.code, alert.subject) not in still:
+                log.info("alert cleared", code=alert.code, subject=alert.subject)
+        self._before, self._alerts = look, found
+
+    def _heartbeat(self, look: Look) -> Heartbeat:
+        self._sequence += 1
+        return heartbeat(
+            look.node,
+            name=self._node,
+            session=self._tickets.session,
+            sequence=self._sequence,
+            in_flight=look.in_flight,
+            alerts=self._alerts,
+        )
+
+    def _tasks(self, node: NodeState, busy: frozenset[str]) -> tuple[Task, ...]:
+        return tasks(node, rebooted=self._rebooted, unfinished=self._unfinished, busy=busy)
+
+    def _put_in_order(self, look: Look) -> bool:
+        """Do what has to be done; once libvirt has answered, what ran before is not asked again."""
+        found = self._tasks(look.node, look.busy)
+        for task in found:
+            self._repair(task)
+        if look.node.libvirt.ok:
+            self._unfinished = {}
+            self._remember_boot()
+        return bool(found)
+
+    def _repair(self, task: Task) -> None:
+        def still(node: NodeState) -> Task | None:
+            vms = self._tasks(node, frozenset())
+            return next((other for other in vms if other.vm == task.vm), None)
+
+        bound = log.bind(vm=task.vm, repair=task.repair.value, reason=REASONS[task.repair])
+        try:
+            self._service.repair(task, still)
+        except PpnError as error:
+            bound.error("vm not put in order", code=error.code, error=str(error))
+        else:
+            bound.info("vm put in order")
+
+    def _last_boot(self) -> str:
+        try:
+            content = self._service.paths.agent_boot.read_bytes()
+            return LastBoot.model_validate_json(content).boot_id
+        except (OSError, ValidationError):
+            return ""
+
+    def _remember_boot(self) -> None:
+        if not self._rebooted:
+            return
+        path = self._service.paths.agent_boot
+        with as_errors("remember the boot"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, LastBoot(boot_id=self._boot_id).model_dump_json().encode())
+        self._rebooted = False

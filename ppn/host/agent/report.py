@@ -1,0 +1,92 @@
+"""What the agent tells of its node: pure functions from the state to the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ppn.host.forecast import with_in_flight
+from ppn.host.model import NodeState, VmView
+from ppn.host.spec import VmSpec
+from ppn.wire.heartbeat import Alert, Heartbeat, VmReport
+
+# What a VM is called whose owner neither its sidecar nor its domain can tell.
+NOBODY = "unknown"
+
+
+def heartbeat(
+    node: NodeState,
+    *,
+    name: str,
+    session: str,
+    sequence: int,
+    in_flight: Iterable[VmSpec] = (),
+    alerts: tuple[Alert, ...] = (),
+) -> Heartbeat:
+    """The node as the controllers shall see it (HOST-06, HOST-08).
+
+    Args:
+        node: the node as it is.
+        name: its name in the inventory.
+        session: drawn when the agent started.
+        sequence: counts up within the session.
+        in_flight: VMs that operations are changing, as they shall be.
+        alerts: what is not as it should be.
+    """
+    going = {spec.name: spec for spec in in_flight}
+    counted = with_in_flight(node, going.values())
+    return Heartbeat(
+        node=name,
+        session=session,
+        sequence=sequence,
+        reserved=node.settings.reserved,
+        allow_odd_vcpus=node.settings.allow_odd_vcpus,
+        kvm=node.kvm,
+        topology=node.topology,
+        pool=counted.pool,
+        disk=counted.disk,
+        images=node.images,
+        vms=(*map(vm_report, node.vms), *_in_the_making(node, going)),
+        alerts=alerts,
+    )
+
+
+def vm_report(vm: VmView) -> VmReport:
+    """A VM as its node reports it."""
+    spec = vm.spec
+    return VmReport(
+        id=vm.name,
+        owner=vm.owner or NOBODY,
+        state="creating" if vm.phase == "creating" else vm.state,
+        uuid=vm.uuid,
+        created=vm.created,
+        image=spec.image if spec is not None else "",
+        label=spec.label if spec is not None else "",
+        vcpus=spec.vcpus if spec is not None else 0,
+        memory_mib=vm.memory.maximum_mib,
+        current_mib=vm.memory.current_mib,
+        minimum_mib=vm.memory.minimum_mib,
+        cpu_seconds=vm.cpu_seconds,
+        disk_gib=spec.disk_gib if spec is not None else 0,
+        disks=spec.disks if spec is not None else (),
+        accelerator=vm.accelerator,
+        weight=vm.weight.actual,
+        problems=tuple(problem.code for problem in vm.problems),
+    )
+
+
+def _in_the_making(node: NodeState, going: Mapping[str, VmSpec]) -> Iterable[VmReport]:
+    """VMs that are admitted and of which nothing is on the node yet."""
+    for spec in going.values():
+        if node.vm(spec.name) is None and spec.state != "absent":
+            yield VmReport(
+                id=spec.name,
+                owner=spec.owner,
+                state="creating",
+                image=spec.image,
+                label=spec.label,
+                vcpus=spec.vcpus,
+                memory_mib=spec.memory_mib,
+                minimum_mib=spec.memory_mib,
+                disk_gib=spec.disk_gib,
+                disks=spec.disks,
+            )

@@ -1,0 +1,261 @@
+"""Does what the agent is asked: each operation on a thread of its own, admitted under the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, assert_never
+
+import structlog
+
+from ppn.errors import PpnError
+from ppn.host.agent.first_output import FirstOutput, file_size
+from ppn.host.agent.policy import unknown, wanted
+from ppn.host.agent.recovery import Task
+from ppn.host.agent.report import vm_report
+from ppn.host.agent.table import LockTable
+from ppn.host.agent.timeline import Recorder, Timelines
+from ppn.host.apply import Admitted, Outcome, carry_out, prepare
+from ppn.host.backend import Backend
+from ppn.host.enforce import balloon_through, enforce_through
+from ppn.host.execute import as_errors, sweep_vm
+from ppn.host.forecast import with_in_flight
+from ppn.host.kvm import ensure_verdict
+from ppn.host.model import NodeState
+from ppn.host.paths import Paths
+from ppn.host.plan import Action, ActionKind
+from ppn.host.spec import VmSpec
+from ppn.host.state import read_boot_id, read_state, state_through
+from ppn.wire.agent import (
+    Apply,
+    Balloon,
+    Change,
+    Changed,
+    Console,
+    Enforce,
+    ListVms,
+    OneVm,
+    Operation,
+    ProbeKvm,
+    Question,
+    ShowConsole,
+    ShowNode,
+    ShowTimeline,
+    ShowVm,
+    Spawn,
+    VmList,
+)
+from ppn.wire.frames import MAX_FRAME_BYTES
+
+LOOK_SECONDS = 10.0
+# No VM can be called so: operations on the whole node.
+WHOLE_NODE = "(node)"
+# A control character takes six bytes in JSON.
+CONSOLE_BYTES = MAX_FRAME_BYTES // 2
+
+log = structlog.get_logger("host-agent")
+
+Wanted = Callable[[NodeState], VmSpec]
+Report = Callable[[], dict[str, Any]]
+
+
+def vm_of(body: Operation) -> str:
+    """The VM an operation is about; empty for one about the node."""
+    if isinstance(body, Spawn | Apply):
+        return body.vm.name
+    return "" if isinstance(body, ListVms | ShowNode | Enforce | ProbeKvm) else body.vm
+
+
+class Service:
+    """What the agent can do; every method blocks until it is done.
+
+    Args:
+        paths: the node's files.
+        on_change: told when what the node holds has changed; on any thread.
+        report: the answer to `node`.
+        uri: libvirt's connection name; the environment's or the system's when None.
+    """
+
+    def __init__(
+        self, paths: Paths, *, on_change: Callable[[], None], report: Report, uri: str | None = None
+    ) -> None:
+        self.paths = paths
+        self.table = LockTable()
+        self.timelines = Timelines(paths)
+        self._first_output = FirstOutput()
+        self._on_change = on_change
+        self._report = report
+        self._uri = uri
+
+    def do(self, body: Operation, correlation_id: str) -> dict[str, Any]:
+        """Do an operation and return its result.
+
+        Raises:
+            PpnError: refused or failed.
+        """
+        if isinstance(body, Question):
+            return self._answer(body)
+        began = log.bind(
+            correlation_id=correlation_id, operation=body.operation, vm=vm_of(body) or None
+        )
+        began.info("operation begins")
+        try:
+            result = self._change(body, correlation_id)
+        except PpnError as error:
+            began.warning("operation failed", code=error.code, error=str(error))
+            raise
+        began.info("operation done", changed=result.get("changed"))
+        return result
+
+    def repair(self, task: Task, now: Callable[[NodeState], Task | None]) -> None:
+        """Put a VM in order that an earlier agent or boot left behind.
+
+        Args:
+            task: what seemed to be needed.
+            now: what is needed still, judged on the node as it is once the VM is ours.
+
+        Raises:
+            PpnError: refused or failed; the VM's timeline says why.
+        """
+
+        def spec(node: NodeState) -> VmSpec:
+            still = now(node)
+            vm = node.vm(task.vm)
+            return still.spec if still is not None else (vm and vm.spec) or task.spec
+
+        self._make(task.vm, f"recovery: {task.repair}", f"recovery-{task.vm}", spec)
+
+    def _answer(self, body: Question) -> dict[str, Any]:
+        match body:
+            case ListVms():
+                vms = tuple(map(vm_report, self._look().vms))
+                return VmList(vms=vms).model_dump(mode="json")
+            case ShowVm():
+                return self._show(body.vm)
+            case ShowNode():
+                return self._report()
+            case ShowTimeline():
+                return self.timelines.read(body.vm).model_dump(mode="json")
+            case ShowConsole():
+                return self._console(body.vm, body.bytes)
+            case _:
+                assert_never(body)
+
+    def _change(
+        self, body: Change | Apply | Enforce | Balloon | ProbeKvm, correlation_id: str
+    ) -> dict[str, Any]:
+        match body:
+            case Apply():
+                spec = body.vm
+                outcome = self._make(spec.name, "apply", correlation_id, lambda _: spec)
+                return outcome.as_dict()
+            case Enforce():
+                with self._alone(WHOLE_NODE, body.operation, correlation_id) as backend:
+                    return enforce_through(self.paths, backend).as_dict()
+            case Balloon():
+                with self._alone(body.vm, body.operation, correlation_id) as backend:
+                    return balloon_through(body.vm, body.mib, self.paths, backend).as_dict()
+            case ProbeKvm():
+                with self.table.operation(WHOLE_NODE, body.operation, correlation_id):
+                    boot_id = read_boot_id(self.paths)
+                    probed, verdict = ensure_verdict(self.paths, boot_id, again=body.again)
+                    return {"changed": probed, **verdict.model_dump()}
+            case _:
+                outcome = self._make(
+                    vm_of(body), body.operation, correlation_id, lambda node: wanted(body, node)
+                )
+                return _changed(outcome)
+
+    @contextmanager
+    def _alone(self, vm: str, operation: str, correlation_id: str) -> Iterator[Backend]:
+        """A connection to libvirt while nobody else changes this VM; told to all at the end."""
+        with (
+            self._noticed(),
+            self.table.operation(vm, operation, correlation_id),
+            Backend(self._uri) as backend,
+        ):
+            yield backend
+
+    def _make(self, vm: str, operation: str, correlation_id: str, spec: Wanted) -> Outcome:
+        """Make a VM what the node's present state says it shall be (HOST-12, HOST-16)."""
+        with (
+            self._noticed(),
+            self.table.operation(vm, operation, correlation_id),
+            self.timelines.recording(vm, operation, correlation_id) as recorder,
+            as_errors(f"{operation} vm {vm}"),
+        ):
+            recorder.step("admit")
+            with Backend(self._uri) as backend:
+                sweep_vm(self.paths, vm)
+                work = self._admit(vm, spec, backend)
+                # From now on it is counted, and a heartbeat may say so.
+                self._on_change()
+                return self._carry_out(work, backend, recorder)
+
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._on_change()
+
+    def _admit(self, vm: str, spec: Wanted, backend: Backend) -> Admitted:
+        with self.table.aggregate.held():
+            # Listed before the node is read: what ends meanwhile is seen there or counted here.
+            others = [other for other in self.table.in_flight() if other.name != vm]
+            node = with_in_flight(state_through(self.paths, backend), others)
+            work = prepare(spec(node), node)
+            self.table.reserve(vm, work.spec)
+            return work
+
+    def _carry_out(self, work: Admitted, backend: Backend, recorder: Recorder) -> Outcome:
+        serial = self.paths.vm(work.spec.name).serial_log
+        before = file_size(serial)
+
+        def on_step(action: Action) -> None:
+            recorder.step(f"{action.kind}:{action.disk}" if action.disk else action.kind)
+
+        outcome = carry_out(work, self.paths, backend, on_step=on_step)
+        if any(action.kind is ActionKind.START for action in outcome.actions):
+            self._first_output.expect(serial, before, recorder.guest_ran)
+        return outcome
+
+    def _look(self) -> NodeState:
+        return read_state(self.paths, self._uri, deadline=LOOK_SECONDS)
+
+    def _show(self, vm: str) -> dict[str, Any]:
+        view = self._look().vm(vm)
+        if view is not None:
+            return OneVm(vm=vm_report(view)).model_dump(mode="json")
+        last = self.timelines.last(vm)
+        raise unknown(
+            vm,
+            f"its last operation, {last.operation}, is {last.outcome}: {last.message}"
+            if last is not None and last.message
+            else "",
+        )
+
+    def _console(self, vm: str, size: int) -> dict[str, Any]:
+        files = self.paths.vm(vm)
+        if not files.known:
+            raise unknown(vm)
+        whole = file_size(files.serial_log)
+        text = b""
+        if whole:
+            with files.serial_log.open("rb") as serial:
+                serial.seek(max(whole - size, 0))
+                text = serial.read(size)
+        console = Console(vm=vm, text=text.decode(errors="replace"), size_bytes=whole)
+        while len(console.model_dump_json()) > CONSOLE_BYTES:
+            half = console.text[len(console.text) // 2 :]
+            console = console.model_copy(update={"text": half})
+        return console.model_dump(mode="json")
+
+
+def _changed(outcome: Outcome) -> dict[str, Any]:
+    return Changed(
+        changed=bool(outcome.actions),
+        actions=tuple(map(str, outcome.actions)),
+        vm=vm_report(outcome.vm) if outcome.vm is not None else None,
+        warnings=outcome.warnings,
+    ).model_dump(mode="json")
