@@ -24,7 +24,7 @@ def strange_qemus(paths: Paths) -> frozenset[Process]:
     found: set[Process] = set()
     for folder in paths.procfs.glob("[0-9]*"):
         try:
-            name, _, rest = (folder / "stat").read_text().partition(")")
+            name, _, rest = (folder / "stat").read_text().rpartition(")")
         except OSError:
             # It ended between the listing and this look.
             continue

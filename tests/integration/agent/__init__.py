@@ -1,0 +1,1 @@
+"""The host agent on a real libvirtd, over its real socket."""

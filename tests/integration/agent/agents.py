@@ -1,0 +1,169 @@
+"""A host agent as its own process, and a controller that hears its heartbeats."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from ppn.host.agent.client import ask, operation_of
+from ppn.wire.agent import Request, Ticket
+from ppn.wire.heartbeat import Heartbeat
+from tests.integration.host.node import PPN, Node, spec_text, wait_for
+
+NODE = "server"
+
+
+class Ear(ThreadingHTTPServer):
+    """A controller that only listens."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heartbeat] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def last(self) -> Heartbeat:
+        """The newest heartbeat, once there is one."""
+        newest: Heartbeat = wait_for("a heartbeat", lambda: self.heard[-1:], 60)[0]
+        return newest
+
+    def next(self) -> Heartbeat:
+        """The next heartbeat from now on."""
+        known = len(self.heard)
+        newest: Heartbeat = wait_for("a heartbeat", lambda: self.heard[known:], 60)[0]
+        return newest
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Ear
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.path == "/v1/heartbeats"
+        self.server.heard.append(Heartbeat.model_validate_json(body))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Tests print nothing."""
+
+
+@contextmanager
+def listening() -> Iterator[Ear]:
+    """An ear for the length of the block."""
+    with Ear() as ear:
+        thread = threading.Thread(target=ear.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield ear
+        finally:
+            ear.shutdown()
+            thread.join()
+
+
+@dataclass
+class Agent:
+    """The host agent of a node, started, killed and asked by a test."""
+
+    node: Node
+    process: subprocess.Popen[bytes] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def start(self, **settings: Any) -> None:
+        """Start it and wait until it serves."""
+        self.settings |= settings
+        self.write_settings()
+        self.process = self.spawn_process()
+        wait_for("the agent", lambda: self.serves() or self.process_ended(), 60)
+        assert not self.process_ended(), self.log()
+
+    def write_settings(self) -> None:
+        """Write its settings file."""
+        given = {"node": NODE, "heartbeat_seconds": 0.5} | self.settings
+        self.node.paths.agent_settings.parent.mkdir(parents=True, exist_ok=True)
+        self.node.paths.agent_settings.write_text(json.dumps(given))
+
+    def spawn_process(self) -> subprocess.Popen[bytes]:
+        """Start the program, without waiting for anything."""
+        with (self.node.root / "agent.log").open("ab") as log:
+            return subprocess.Popen(
+                [PPN, "host", "agent"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(self.node.environment),
+            )
+
+    def serves(self) -> bool:
+        """Whether it answers."""
+        return (
+            self.node.paths.agent_socket.exists()
+            and ask(self.node.paths.agent_socket, operation_of({"operation": "node"})) is not None
+        )
+
+    def process_ended(self) -> bool:
+        """Whether the program has ended."""
+        return self.process is None or self.process.poll() is not None
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it by a signal, and wait until it is gone."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(timeout=120)
+            self.process = None
+
+    def kill(self) -> None:
+        """Kill it: it can do nothing any more."""
+        self.end(signal.SIGKILL)
+
+    def do(self, operation: str, **fields: Any) -> dict[str, Any]:
+        """Ask it, as root; the result.
+
+        Raises:
+            PpnError: its answer is a problem.
+        """
+        body = operation_of({"operation": operation, **fields})
+        found = ask(self.node.paths.agent_socket, body, deadline=300)
+        assert found is not None, "no agent listens"
+        return found
+
+    def spawn(self, **spec: Any) -> dict[str, Any]:
+        """Spawn a VM of the tests' usual size."""
+        return self.do("spawn", vm=json.loads(spec_text(spec)))
+
+    def log(self) -> str:
+        """Everything it has logged."""
+        return (self.node.root / "agent.log").read_text()
+
+    def logged(self, **fields: Any) -> list[dict[str, Any]]:
+        """Its log lines with these fields."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if fields.items() <= line.items()]
+
+
+def request(operation: str, session: str | None = None, **fields: Any) -> Request:
+    """A request as the node proxy sends it, with a new ticket when a session is given."""
+    ticket = Ticket(node=NODE, session=session, nonce=secrets.token_hex(16)) if session else None
+    return Request(
+        correlation_id=f"test-{secrets.token_hex(6)}",
+        ticket=ticket,
+        deadline_seconds=120,
+        body=operation_of({"operation": operation, **fields}),
+    )
+
+
+def environment_of(node: Node, **more: str) -> dict[str, str]:
+    """The node's environment with some more in it."""
+    return {**os.environ, **node.environment, **more}

@@ -1,0 +1,66 @@
+"""One node with a libvirtd of its own; each test starts its agent and leaves the node empty."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import guest
+from tests.integration.agent.agents import Agent, Ear, listening
+from tests.integration.host.node import Node
+
+
+@pytest.fixture(scope="session")
+def started_node() -> Iterator[Node]:
+    # Not pytest's folder: the path of a Unix socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="ppn-agent-") as root:
+        node = Node(Path(root))
+        # The node proxy's user has to get as far as the socket.
+        node.root.chmod(0o755)
+        node.prepare(guest.cached())
+        daemon = node.start()
+        try:
+            # The first call of a fresh libvirtd looks at QEMU for long.
+            node.virsh("domcapabilities")
+            yield node
+        finally:
+            node.stop(daemon)
+
+
+@pytest.fixture
+def node(started_node: Node) -> Iterator[Node]:
+    """The node, empty; what the test leaves on it is removed."""
+    assert started_node.nothing_is_left()
+    yield started_node
+    for vm in started_node.state().vms:
+        started_node.apply(name=vm.name, state="absent")
+    paths = started_node.paths
+    for path in (paths.kvm_verdict, paths.agent_boot, started_node.root / "agent.log"):
+        path.unlink(missing_ok=True)
+    for path in paths.timelines.glob("*"):
+        path.unlink()
+
+
+@pytest.fixture
+def stopped(node: Node) -> Iterator[Agent]:
+    """The node's agent, not started."""
+    agent = Agent(node)
+    yield agent
+    agent.end()
+
+
+@pytest.fixture
+def agent(stopped: Agent) -> Agent:
+    """The node's agent, serving."""
+    stopped.start()
+    return stopped
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    """A controller that hears."""
+    with listening() as found:
+        yield found
