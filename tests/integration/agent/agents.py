@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -80,6 +79,7 @@ class Agent:
     node: Node
     process: subprocess.Popen[bytes] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, **settings: Any) -> None:
         """Start it and wait until it serves."""
@@ -103,7 +103,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(self.node.environment),
+                env={**self.node.environment, **self.environment},
             )
 
     def serves(self) -> bool:
@@ -162,8 +162,3 @@ def request(operation: str, session: str | None = None, **fields: Any) -> Reques
         deadline_seconds=120,
         body=operation_of({"operation": operation, **fields}),
     )
-
-
-def environment_of(node: Node, **more: str) -> dict[str, str]:
-    """The node's environment with some more in it."""
-    return {**os.environ, **node.environment, **more}
