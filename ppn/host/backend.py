@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from xml.etree.ElementTree import fromstring, tostring
 import libvirt
 
 from ppn.errors import PpnError
+from ppn.host.caller import Caller, NoAnswer
 from ppn.host.domain import DOMAIN_TYPE, NAMESPACE
 from ppn.host.model import Accelerator
 
@@ -22,8 +21,6 @@ Result = TypeVar("Result")
 
 DEFAULT_URI = "qemu:///system"
 CALL_SECONDS = 120.0
-# Connections with a call that libvirt has not answered yet; each holds a thread.
-MOST_SILENT = 8
 POLL_SECONDS = 0.2
 # QEMU takes an order to unplug a device again only after 5 s.
 ASK_AGAIN_SECONDS = 6.0
@@ -89,23 +86,19 @@ class Backend:
         LibvirtFailed: no connection.
     """
 
-    _silent_ones = threading.BoundedSemaphore(MOST_SILENT)
-
     def __init__(self, uri: str | None = None, *, deadline: float = CALL_SECONDS) -> None:
         self._uri = uri or os.environ.get("PPN_LIBVIRT_URI", DEFAULT_URI)
         self._deadline = deadline
-        self._silent = False
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        if not self._silent_ones.acquire(blocking=False):
-            raise self._late("connect")
-        self._silent_ones.release()
         # Without a handler of ours libvirt prints every error to standard error.
         libvirt.registerErrorHandler(_ignore, None)
-        threading.Thread(target=self._serve, daemon=True, name="libvirt").start()
+        try:
+            self._caller = Caller(deadline, (libvirt.libvirtError, ValueError))
+        except NoAnswer as late:
+            raise self._late("connect") from late
         try:
             self._connection = self._call("connect", lambda: libvirt.open(self._uri))
         except LibvirtFailed:
-            self._calls.put(None)
+            self._caller.end()
             raise
 
     def __enter__(self) -> Backend:
@@ -117,10 +110,10 @@ class Backend:
     def close(self) -> None:
         """End the connection; domains keep running."""
         try:
-            if not self._silent:
+            if not self._caller.silent:
                 self._call("disconnect", self._connection.close)
         finally:
-            self._calls.put(None)
+            self._caller.end()
 
     def domains(self) -> tuple[DomainFacts, ...]:
         """Every domain, running or not, by name."""
@@ -297,25 +290,12 @@ class Backend:
 
     def _call(self, what: str, work: Callable[[], Result]) -> Result:
         """Do the work on the connection's own thread, so that a silent libvirt cannot hold us."""
-        answers: queue.SimpleQueue[tuple[Result | None, Exception | None]] = queue.SimpleQueue()
-
-        def attempt() -> None:
-            try:
-                answers.put((work(), None))
-            except (libvirt.libvirtError, ValueError) as error:
-                answers.put((None, error))
-
-        if self._silent:
-            raise self._late(what)
-        self._calls.put(attempt)
         try:
-            result, error = answers.get(timeout=self._deadline)
-        except queue.Empty as late:
-            self._silent = self._silent_ones.acquire(blocking=False)
+            return self._caller.call(work)
+        except NoAnswer as late:
             raise self._late(what) from late
-        if error is not None:
+        except (libvirt.libvirtError, ValueError) as error:
             raise _failed(f"cannot {what}: {_message(error)}", error) from error
-        return result  # type: ignore[return-value]  # no error means that the work returned it
 
     def _late(self, what: str) -> LibvirtFailed:
         return LibvirtFailed(
@@ -323,12 +303,6 @@ class Backend:
             code="libvirt_timeout",
             hint="look at the libvirt service's log on the node",
         )
-
-    def _serve(self) -> None:
-        while (work := self._calls.get()) is not None:
-            work()
-        if self._silent:
-            self._silent_ones.release()
 
 
 def _ignore(_context: object, _error: object) -> None:

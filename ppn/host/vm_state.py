@@ -95,8 +95,13 @@ def read_vm(
         sidecar=condition,
         problems=tuple(problems),
     )
-    vcpus = spec.vcpus if spec is not None else domain.vcpus if domain else 0
-    return VmReading(view, vcpus, growth)
+    return VmReading(view, _vcpus(spec, domain), growth)
+
+
+def _vcpus(spec: VmSpec | None, domain: DomainFacts | None) -> int:
+    if spec is not None:
+        return spec.vcpus
+    return domain.vcpus if domain is not None else 0
 
 
 def _pinning(sidecar: Sidecar | None, pid: int | None, node: NodeFacts) -> VmPinning:
