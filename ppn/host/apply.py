@@ -7,7 +7,9 @@ beside other VMs' changes; where no agent runs, the node's file lock is held ove
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ppn.errors import PpnError
@@ -20,6 +22,9 @@ from ppn.host.paths import Paths
 from ppn.host.policy import Action, ActionKind, admit, plan
 from ppn.host.spec import VmSpec
 from ppn.host.state import state_through
+
+
+Steps = Callable[[VmView | None], tuple[Action, ...]]
 
 
 class NotConverged(PpnError):
@@ -54,11 +59,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A change the node accepted: the VM as it shall be, the node it was judged on, the steps."""
+    """A change the node accepted.
+
+    Args:
+        spec: the VM as it shall be.
+        node: the node it was judged on.
+        steps: the steps that lead there from what is; none once it is there.
+    """
 
     spec: VmSpec
     node: NodeState
-    actions: tuple[Action, ...]
+    steps: Steps
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The steps from the VM as it was when the change was admitted."""
+        return self.steps(self.node.vm(self.spec.name))
 
 
 def prepare(spec: VmSpec, node: NodeState) -> Admitted:
@@ -72,7 +88,7 @@ def prepare(spec: VmSpec, node: NodeState) -> Admitted:
         Refusal: the node may not or cannot.
     """
     admit(spec, node)
-    return Admitted(spec, node, plan(spec, node.vm(spec.name)))
+    return Admitted(spec, node, partial(plan, spec))
 
 
 def carry_out(
@@ -89,15 +105,20 @@ def carry_out(
     Raises:
         PpnError: a step failed; what it made of a new VM has been taken back.
     """
-    if not work.actions:
+    actions = work.actions
+    if not actions:
         return Outcome((), work.node.vm(work.spec.name))
-    starting = any(action.kind is ActionKind.START for action in work.actions)
+    starting = any(action.kind is ActionKind.START for action in actions)
     node = _with_kvm_verdict(work.node, paths) if starting else work.node
     execution = Execution(work.spec, node, paths, backend)
-    execution.run(work.actions, on_step=on_step)
+    execution.run(actions, on_step=on_step)
     vm = state_through(paths, backend).vm(work.spec.name)
-    _check(work.spec, vm)
-    return Outcome(work.actions, vm, tuple(execution.warnings))
+    if left := work.steps(vm):
+        raise NotConverged(
+            f"vm {work.spec.name}: still to do after all was done: {'; '.join(map(str, left))}",
+            hint="run it again; if it stays so, look at libvirt's log of the domain",
+        )
+    return Outcome(actions, vm, tuple(execution.warnings))
 
 
 def apply(spec: VmSpec, paths: Paths, *, uri: str | None = None) -> Outcome:
@@ -124,11 +145,3 @@ def _with_kvm_verdict(node: NodeState, paths: Paths) -> NodeState:
     if node.kvm.probed:
         return node
     return node.model_copy(update={"kvm": ensure_verdict(paths, node.boot_id)[1]})
-
-
-def _check(spec: VmSpec, vm: VmView | None) -> None:
-    if left := plan(spec, vm):
-        raise NotConverged(
-            f"vm {spec.name}: still to do after all was done: {'; '.join(map(str, left))}",
-            hint="run it again; if it stays so, look at libvirt's log of the domain",
-        )

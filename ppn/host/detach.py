@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from ppn.errors import Refusal
-from ppn.host.apply import NotConverged, Outcome
+from ppn.host.apply import Admitted, Outcome, carry_out
 from ppn.host.backend import Backend
-from ppn.host.execute import Execution, as_errors, sweep
+from ppn.host.execute import as_errors, sweep
 from ppn.host.lock import node_lock
 from ppn.host.model import NodeState, VmView
 from ppn.host.paths import Paths
-from ppn.host.plan import plan_detach
+from ppn.host.plan import Action, plan, plan_detach
 from ppn.host.spec import VmSpec
 from ppn.host.state import state_through
 
 
-def admit_detach(name: str, disk: str, node: NodeState) -> tuple[VmSpec, VmView]:
-    """The VM as it shall be without that disk, and as it is; change nothing.
+def admit_detach(name: str, disk: str, node: NodeState) -> VmSpec:
+    """The VM as it shall be without that disk; change nothing.
 
     A disk that is detached already may be named again: to discard what was kept of it.
 
@@ -49,13 +49,13 @@ def admit_detach(name: str, disk: str, node: NodeState) -> tuple[VmSpec, VmView]
         raise _refusal(
             name, f"it has no disk {disk} (it has: {known})", "disk_unknown", "name one it has"
         )
-    return vm.spec.model_copy(update={"disks": others}), vm
+    return vm.spec.model_copy(update={"disks": others})
 
 
 def detach(
     name: str, disk: str, paths: Paths, *, discard: bool = False, uri: str | None = None
 ) -> Outcome:
-    """Take a disk from a VM; a running guest goes on (DISK-01).
+    """Take a disk from a VM, where no host agent runs; a running guest goes on (DISK-01).
 
     The file is kept, reported as detached and counted, until it is discarded or the VM goes.
     A run that was killed converges when repeated.
@@ -74,17 +74,30 @@ def detach(
     """
     with as_errors(f"detach {disk} of {name}"), node_lock(paths.lock), Backend(uri) as backend:
         sweep(paths)
-        node = state_through(paths, backend)
-        spec, vm = admit_detach(name, disk, node)
-        actions = plan_detach(spec, vm, disk, discard=discard)
-        if not actions:
-            return Outcome((), vm)
-        execution = Execution(spec, node, paths, backend)
-        execution.run(actions)
-        left = state_through(paths, backend).vm(name)
-        if left is None or plan_detach(spec, left, disk, discard=discard):
-            raise NotConverged(f"vm {name}: disk {disk} is still there", hint="run it again")
-        return Outcome(actions, left, tuple(execution.warnings))
+        work = prepare_detach(name, disk, state_through(paths, backend), discard=discard)
+        return carry_out(work, paths, backend)
+
+
+def prepare_detach(name: str, disk: str, node: NodeState, *, discard: bool) -> Admitted:
+    """Admit a detach and plan its steps; pure.
+
+    Args:
+        name: the VM.
+        disk: the disk's name.
+        node: the node as it is.
+        discard: remove the file too, for good.
+
+    Raises:
+        Refusal: see `admit_detach`.
+    """
+    spec = admit_detach(name, disk, node)
+
+    def steps(actual: VmView | None) -> tuple[Action, ...]:
+        if actual is None:
+            return plan(spec, actual)
+        return plan_detach(spec, actual, disk, discard=discard)
+
+    return Admitted(spec, node, steps)
 
 
 def _refusal(name: str, reason: str, code: str, hint: str) -> Refusal:
