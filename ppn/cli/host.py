@@ -96,9 +96,14 @@ def detach(
 
     Example: ppn host detach web data
     """
-    from ppn.host.detach import detach as detach_disk
+    paths = Paths.from_environment()
+    done = _by_agent(paths, "detach", vm=vm, disk=disk, discard=discard)
+    if done is None:
+        from ppn.host.agent.report import changed
+        from ppn.host.detach import detach as detach_disk
 
-    _print_json(detach_disk(vm, disk, Paths.from_environment(), discard=discard).as_dict())
+        done = changed(detach_disk(vm, disk, paths, discard=discard))
+    _print_json(done)
 
 
 @host_app.command()

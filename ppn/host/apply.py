@@ -23,7 +23,6 @@ from ppn.host.policy import Action, ActionKind, admit, plan
 from ppn.host.spec import VmSpec
 from ppn.host.state import state_through
 
-
 Steps = Callable[[VmView | None], tuple[Action, ...]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ppn.host.model import (
     DiskPool,
@@ -98,6 +98,34 @@ def with_in_flight(node: NodeState, specs: Iterable[VmSpec]) -> NodeState:
                 update={"pool": _worse(node.pool, later.pool), "disk": _fuller(node, later)}
             )
     return node
+
+
+def with_pins(node: NodeState, held: Mapping[str, Pins], besides: str) -> NodeState:
+    """The node as the detailed section of the lock table knows it, for choosing CPUs.
+
+    Args:
+        node: the node as it was read.
+        held: which CPUs each VM holds by now.
+        besides: the VM they are chosen for, whose own stay as they were read.
+    """
+    vms = {
+        vm.name: vm
+        if vm.name == besides
+        else vm.model_copy(update={"pinning": VmPinning(wanted=held.get(vm.name))})
+        for vm in node.vms
+    }
+    for name, pins in held.items():
+        if name not in vms and name != besides:
+            # Made since the node was read: of it, its CPUs alone matter here.
+            vms[name] = VmView(
+                name=name,
+                state="unknown",
+                memory=VmMemory(maximum_mib=0, minimum_mib=0),
+                weight=VmWeight(wanted=0),
+                pinning=VmPinning(wanted=pins),
+                sidecar="missing",
+            )
+    return node.model_copy(update={"vms": tuple(vms.values())})
 
 
 def _worse(before: Pool, later: Pool) -> Pool:

@@ -12,7 +12,6 @@ from ppn.wire.agent import (
     Attach,
     Change,
     Destroy,
-    Detach,
     Operation,
     Resize,
     RootOnly,
@@ -21,6 +20,9 @@ from ppn.wire.agent import (
     Stop,
     Ticket,
 )
+
+# Changes that a spec can say; a detach is the one that none can.
+Making = Spawn | Destroy | Stop | Start | Resize | Attach
 
 
 class Role(StrEnum):
@@ -87,7 +89,7 @@ def check_ticket(ticket: Ticket | None, *, node: str, session: str, used: Contai
     )
 
 
-def wanted(change: Change, node: NodeState) -> VmSpec:
+def wanted(change: Making, node: NodeState) -> VmSpec:
     """What a change makes of its VM; the VM's present spec when there is nothing to do.
 
     Args:
@@ -112,13 +114,6 @@ def wanted(change: Change, node: NodeState) -> VmSpec:
             return _resized(change, spec)
         case Attach():
             return _attached(change.disk, spec)
-        case Detach():
-            raise Refusal(
-                f"vm {change.vm}: disk {change.disk} cannot be taken away yet",
-                code="detach_unavailable",
-                constraint="VM disks",
-                hint="destroy the VM, which removes its disks",
-            )
 
 
 def removal(name: str, actual: VmView | None) -> VmSpec:

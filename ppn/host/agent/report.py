@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from ppn.host.apply import Outcome
 from ppn.host.forecast import with_in_flight
 from ppn.host.model import NodeState, VmView
 from ppn.host.spec import VmSpec
+from ppn.wire.agent import Changed
 from ppn.wire.heartbeat import Alert, Heartbeat, VmReport
 
 # What a VM is called whose owner neither its sidecar nor its domain can tell.
@@ -72,6 +75,16 @@ def vm_report(vm: VmView) -> VmReport:
         weight=vm.weight.actual,
         problems=tuple(problem.code for problem in vm.problems),
     )
+
+
+def changed(outcome: Outcome) -> dict[str, Any]:
+    """What a change did, as its caller reads it."""
+    return Changed(
+        changed=bool(outcome.actions),
+        actions=tuple(map(str, outcome.actions)),
+        vm=vm_report(outcome.vm) if outcome.vm is not None else None,
+        warnings=outcome.warnings,
+    ).model_dump(mode="json")
 
 
 def _in_the_making(node: NodeState, going: Mapping[str, VmSpec]) -> Iterable[VmReport]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, assert_never
 
 import structlog
@@ -12,26 +13,27 @@ from ppn.errors import PpnError
 from ppn.host.agent.first_output import FirstOutput, file_size
 from ppn.host.agent.policy import unknown, wanted
 from ppn.host.agent.recovery import Task
-from ppn.host.agent.report import vm_report
+from ppn.host.agent.report import changed, vm_report
 from ppn.host.agent.table import LockTable
 from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.host.apply import Admitted, Outcome, carry_out, prepare
 from ppn.host.backend import Backend
+from ppn.host.detach import prepare_detach
 from ppn.host.enforce import balloon_through, enforce_through
 from ppn.host.execute import as_errors, sweep_vm
-from ppn.host.forecast import with_in_flight
+from ppn.host.forecast import with_in_flight, with_pins
 from ppn.host.kvm import ensure_verdict
-from ppn.host.model import NodeState
+from ppn.host.model import NodeState, Pins
+from ppn.host.numa import choose_pins
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
-from ppn.host.spec import VmSpec
 from ppn.host.state import read_boot_id, read_state, state_through
 from ppn.wire.agent import (
     Apply,
     Balloon,
     Change,
-    Changed,
     Console,
+    Detach,
     Enforce,
     ListVms,
     OneVm,
@@ -55,7 +57,7 @@ CONSOLE_BYTES = MAX_FRAME_BYTES // 2
 
 log = structlog.get_logger("host-agent")
 
-Wanted = Callable[[NodeState], VmSpec]
+Admit = Callable[[NodeState], Admitted]
 Report = Callable[[], dict[str, Any]]
 
 
@@ -118,12 +120,14 @@ class Service:
             PpnError: refused or failed; the VM's timeline says why.
         """
 
-        def spec(node: NodeState) -> VmSpec:
+        def admitted(node: NodeState) -> Admitted:
             still = now(node)
-            vm = node.vm(task.vm)
-            return still.spec if still is not None else (vm and vm.spec) or task.spec
+            if still is None:
+                # It is in order by now.
+                return Admitted(task.spec, node, lambda _: ())
+            return prepare(still.spec, node)
 
-        self._make(task.vm, f"recovery: {task.repair}", f"recovery-{task.vm}", spec)
+        self._make(task.vm, f"recovery: {task.repair}", f"recovery-{task.vm}", admitted)
 
     def _answer(self, body: Question) -> dict[str, Any]:
         match body:
@@ -147,8 +151,18 @@ class Service:
         match body:
             case Apply():
                 spec = body.vm
-                outcome = self._make(spec.name, "apply", correlation_id, lambda _: spec)
+                outcome = self._make(
+                    spec.name, "apply", correlation_id, lambda node: prepare(spec, node)
+                )
                 return outcome.as_dict()
+            case Detach():
+                outcome = self._make(
+                    body.vm,
+                    body.operation,
+                    correlation_id,
+                    lambda node: prepare_detach(body.vm, body.disk, node, discard=body.discard),
+                )
+                return changed(outcome)
             case Enforce():
                 with self._alone(WHOLE_NODE, body.operation, correlation_id) as backend:
                     return enforce_through(self.paths, backend).as_dict()
@@ -162,9 +176,12 @@ class Service:
                     return {"changed": probed, **verdict.model_dump()}
             case _:
                 outcome = self._make(
-                    vm_of(body), body.operation, correlation_id, lambda node: wanted(body, node)
+                    vm_of(body),
+                    body.operation,
+                    correlation_id,
+                    lambda node: prepare(wanted(body, node), node),
                 )
-                return _changed(outcome)
+                return changed(outcome)
 
     @contextmanager
     def _alone(self, vm: str, operation: str, correlation_id: str) -> Iterator[Backend]:
@@ -176,7 +193,7 @@ class Service:
         ):
             yield backend
 
-    def _make(self, vm: str, operation: str, correlation_id: str, spec: Wanted) -> Outcome:
+    def _make(self, vm: str, operation: str, correlation_id: str, admitted: Admit) -> Outcome:
         """Make a VM what the node's present state says it shall be (HOST-12, HOST-16)."""
         with (
             self._noticed(),
@@ -187,7 +204,7 @@ class Service:
             recorder.step("admit")
             with Backend(self._uri) as backend:
                 sweep_vm(self.paths, vm)
-                work = self._admit(vm, spec, backend)
+                work = self._choose(self._admit(vm, admitted, backend))
                 # From now on it is counted, and a heartbeat may say so.
                 self._on_change()
                 return self._carry_out(work, backend, recorder)
@@ -199,14 +216,26 @@ class Service:
         finally:
             self._on_change()
 
-    def _admit(self, vm: str, spec: Wanted, backend: Backend) -> Admitted:
+    def _admit(self, vm: str, admitted: Admit, backend: Backend) -> Admitted:
+        """The first section: the node's sums."""
         with self.table.aggregate.held():
             # Listed before the node is read: what ends meanwhile is seen there or counted here.
             others = [other for other in self.table.in_flight() if other.name != vm]
-            node = with_in_flight(state_through(self.paths, backend), others)
-            work = prepare(spec(node), node)
+            busy = {going.vm for going in self.table.going()} - {vm}
+            seen = state_through(self.paths, backend)
+            work = admitted(with_in_flight(seen, others))
+            self.table.learn(held_cpus(seen), busy)
             self.table.reserve(vm, work.spec)
             return work
+
+    def _choose(self, work: Admitted) -> Admitted:
+        """The second section: which CPUs; the execution comes to the same on the same node."""
+        vm = work.spec.name
+        with self.table.detailed.held():
+            node = with_pins(work.node, self.table.details(), vm)
+            if work.spec.state != "absent":
+                self.table.claim(vm, choose_pins(work.spec, node))
+        return replace(work, node=node)
 
     def _carry_out(self, work: Admitted, backend: Backend, recorder: Recorder) -> Outcome:
         serial = self.paths.vm(work.spec.name).serial_log
@@ -252,10 +281,6 @@ class Service:
         return console.model_dump(mode="json")
 
 
-def _changed(outcome: Outcome) -> dict[str, Any]:
-    return Changed(
-        changed=bool(outcome.actions),
-        actions=tuple(map(str, outcome.actions)),
-        vm=vm_report(outcome.vm) if outcome.vm is not None else None,
-        warnings=outcome.warnings,
-    ).model_dump(mode="json")
+def held_cpus(node: NodeState) -> dict[str, Pins]:
+    """Which CPUs each VM of a node holds."""
+    return {vm.name: vm.pinning.wanted for vm in node.vms if vm.pinning.wanted is not None}

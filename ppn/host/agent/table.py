@@ -1,10 +1,10 @@
 """The lock table: what is in flight on the node, in two sections (HOST-16 to HOST-19).
 
 The aggregate section guards the node's sums (CPUs, memory, disk). It is held while the node is read
-and one change is admitted. The detailed section guards single things (cores, addresses, ports, and
-each VM by its name). It is held while they are chosen. The long work runs under neither: its entry
-stands for what it takes until it ends, however it ends. No one ever waits for one section while
-holding the other.
+and one change is admitted. The detailed section guards which CPUs each VM holds, and is held while
+they are chosen; addresses and ports have a lock of their own beside the rules they stand in. The
+long work runs under neither: its entry stands for what it takes until it ends, however it ends. No
+one ever waits for one section while holding the other.
 """
 
 from __future__ import annotations
@@ -12,30 +12,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from ppn.errors import PpnError, Refusal
+from ppn.host.model import Pins
 from ppn.host.spec import VmSpec
 from ppn.wire.agent import Going, Holds
 
 SECTION_SECONDS = 60.0
 ENDED_KEPT = 1024
 
-ThingKind = Literal["core", "address", "port"]
-
-
-@dataclass(frozen=True, order=True)
-class Thing:
-    """Something of the node that one VM alone can hold."""
-
-    kind: ThingKind
-    name: str
-
-
-Details = Mapping[str, frozenset[Thing]]
+# Which CPUs each VM holds.
+Details = Mapping[str, Pins]
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,7 @@ class Entry:
         correlation_id: of the request it came from.
         began: reading of the table's clock.
         spec: the VM as it shall be, once admitted.
-        things: what it holds of the detailed section.
+        before: the CPUs its VM held when it began.
     """
 
     vm: str
@@ -56,7 +46,7 @@ class Entry:
     correlation_id: str
     began: float
     spec: VmSpec | None = None
-    things: frozenset[Thing] = frozenset()
+    before: Pins | None = None
 
 
 class AgentBusy(PpnError):
@@ -65,27 +55,29 @@ class AgentBusy(PpnError):
     code = "agent_busy"
 
 
-def claimed(details: Details, vm: str, things: frozenset[Thing]) -> dict[str, frozenset[Thing]]:
-    """The detailed section once a VM holds these things; pure (HOST-18).
+def claimed(details: Details, vm: str, pins: Pins | None) -> dict[str, Pins]:
+    """The detailed section once a VM holds these CPUs; pure (HOST-18).
 
     Args:
         details: what every VM holds.
         vm: who takes them, in place of what it held.
-        things: what it takes.
+        pins: what it takes; None for none.
 
     Raises:
         Refusal: another VM holds one of them.
     """
-    for other, held in details.items():
-        if other != vm and (both := sorted(held & things)):
-            first = both[0]
+    others = {name: held for name, held in details.items() if name != vm}
+    if pins is None:
+        return others
+    for other, held in others.items():
+        if both := sorted(set(held.cpus) & set(pins.cpus)):
             raise Refusal(
-                f"vm {vm}: {first.kind} {first.name} is held by vm {other}",
-                code=f"{first.kind}_taken",
-                constraint=first.kind,
+                f"vm {vm}: CPU {both[0]} is held by vm {other}",
+                code="cpu_taken",
+                constraint="CPUs of the node",
                 hint="ask again, or choose another node",
             )
-    return {**details, vm: things}
+    return others | {vm: pins}
 
 
 @dataclass
@@ -142,6 +134,7 @@ class LockTable:
         self._clock = clock
         self._guard = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        self._details: dict[str, Pins] = {}
         self._ended: deque[tuple[int, str]] = deque(maxlen=ENDED_KEPT)
         self._mark = 0
 
@@ -160,12 +153,19 @@ class LockTable:
                     constraint="one operation per VM",
                     hint="ask again when it has ended",
                 )
-            self._entries[vm] = Entry(vm, operation, correlation_id, self._clock())
+            before = self._details.get(vm)
+            self._entries[vm] = Entry(vm, operation, correlation_id, self._clock(), before=before)
+        done = False
         try:
             yield
+            done = True
         finally:
             with self._guard:
-                del self._entries[vm]
+                entry = self._entries.pop(vm)
+                if not done:
+                    self._details = claimed(self._details, vm, None)
+                    if entry.before is not None:
+                        self._details[vm] = entry.before
                 self._mark += 1
                 self._ended.append((self._mark, vm))
 
@@ -174,16 +174,30 @@ class LockTable:
         with self._guard:
             self._entries[vm] = replace(self._entries[vm], spec=spec)
 
-    def claim(self, vm: str, things: frozenset[Thing]) -> None:
-        """Note what an operation holds of the node's single things; under the detailed section.
+    def learn(self, found: Details, busy: Container[str]) -> None:
+        """Take over which CPUs the VMs hold that nobody was changing when the node was read.
 
-        Raises:
-            Refusal: another operation holds one of them.
+        Args:
+            found: what their sidecars say.
+            busy: VMs in flight before the node was read; of these the table knows better.
         """
         with self._guard:
-            details = {name: entry.things for name, entry in self._entries.items()}
-            claimed(details, vm, things)
-            self._entries[vm] = replace(self._entries[vm], things=things)
+            kept = {vm: pins for vm, pins in self._details.items() if vm in busy}
+            self._details = kept | {vm: pins for vm, pins in found.items() if vm not in busy}
+
+    def details(self) -> dict[str, Pins]:
+        """Which CPUs each VM holds, as far as is known."""
+        with self._guard:
+            return dict(self._details)
+
+    def claim(self, vm: str, pins: Pins | None) -> None:
+        """Note which CPUs an operation gives its VM; under the detailed section.
+
+        Raises:
+            Refusal: another VM holds one of them.
+        """
+        with self._guard:
+            self._details = claimed(self._details, vm, pins)
 
     def in_flight(self) -> tuple[VmSpec, ...]:
         """The VMs that admitted operations are changing, as they shall be.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from contextlib import ExitStack
 
@@ -11,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.errors import Refusal
-from ppn.host.agent.table import AgentBusy, LockTable, Section, Thing, claimed
+from ppn.host.agent.table import AgentBusy, LockTable, Section, claimed
 from ppn.host.apply import prepare
-from ppn.host.forecast import after, with_in_flight
-from ppn.host.model import NodeState
+from ppn.host.forecast import after, with_in_flight, with_pins
+from ppn.host.model import Enforcement, NodeState, Pins
+from ppn.host.numa import choose_pins
 from ppn.host.plan import MIB_PER_GIB
 from ppn.host.spec import VmSpec
 from tests.unit.host.builders import make_node, make_spec, make_view
@@ -38,7 +38,9 @@ steps = st.lists(
 
 def live(specs: dict[str, VmSpec]) -> NodeState:
     """The node with these VMs on it, its figures summed up anew."""
-    node = make_node(*(make_view(spec) for spec in specs.values()))
+    node = make_node(
+        *(make_view(spec) for spec in specs.values()), pinning=Enforcement(enforced=True)
+    )
     promised = sum(spec.promised_gib for spec in specs.values()) * MIB_PER_GIB
     return node.model_copy(update={"disk": node.disk.model_copy(update={"promised_mib": promised})})
 
@@ -111,39 +113,57 @@ def test_effect_that_shows_already_is_not_counted_twice() -> None:
     assert with_in_flight(live({}), [spec]).pool == node.pool == after(live({}), spec).pool
 
 
-things = st.frozensets(
-    st.builds(Thing, st.sampled_from(["core", "port"]), st.sampled_from(list("0123"))), max_size=4
-)
+cpus = st.lists(st.integers(0, 5), max_size=4, unique=True)
+pins = st.none() | st.builds(Pins, cpus=cpus.map(tuple))
 
 
-@given(st.lists(st.tuples(st.sampled_from(NAMES), things), max_size=30))
-def test_no_thing_is_held_twice(claims: list[tuple[str, frozenset[Thing]]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(NAMES), pins), max_size=30))
+def test_no_cpu_is_held_twice(claims: list[tuple[str, Pins | None]]) -> None:
     """HOST-18: a claim is taken whole or refused whole; what each holds sums to what is taken."""
-    details: dict[str, frozenset[Thing]] = {}
+    details: dict[str, Pins] = {}
     for vm, wanted in claims:
-        others = frozenset[Thing]().union(*(held for name, held in details.items() if name != vm))
+        others = {cpu for name, held in details.items() if name != vm for cpu in held.cpus}
+        taken = wanted is not None and bool(set(wanted.cpus) & others)
         before = dict(details)
         try:
             details = claimed(details, vm, wanted)
         except Refusal as refused:
-            assert refused.code in ("core_taken", "port_taken") and wanted & others
+            assert refused.code == "cpu_taken" and taken
             assert details == before
         else:
-            assert not wanted & others
-        every = [thing for held in details.values() for thing in held]
+            assert not taken and details.get(vm) == wanted
+        every = [cpu for held in details.values() for cpu in held.cpus]
         assert len(every) == len(set(every))
 
 
-def test_claims_end_with_their_operations() -> None:
+def test_what_the_table_knows_of_cpus() -> None:
+    """HOST-18: a failed operation gives back what it took; a read never overrules one in flight."""
     table = LockTable()
-    port = frozenset({Thing("port", "30000")})
-    with table.operation("a", "spawn", "1"), table.operation("b", "spawn", "2"):
-        table.claim("a", port)
-        with pytest.raises(Refusal) as taken:
-            table.claim("b", port)
-        assert taken.value.code == "port_taken"
-    with table.operation("b", "spawn", "3"):
-        table.claim("b", port)
+    one, two, three = (Pins(cpus=(number,)) for number in (1, 2, 3))
+    table.learn({"a": one}, busy=())
+    with pytest.raises(ZeroDivisionError), table.operation("a", "resize", "1"):
+        table.claim("a", two)
+        raise ZeroDivisionError
+    assert table.details() == {"a": one}
+    with table.operation("b", "spawn", "2"):
+        table.claim("b", two)
+        # Read before its sidecar was written.
+        table.learn({"a": three}, busy={"b"})
+        assert table.details() == {"a": three, "b": two}
+    assert table.details() == {"a": three, "b": two}
+    table.learn({}, busy=())
+    assert table.details() == {}
+
+
+def test_cpus_are_chosen_beside_those_the_table_knows() -> None:
+    """HOST-18: also beside a VM made since the node was read."""
+    enforced = Enforcement(enforced=True)
+    node = make_node(make_view(make_spec(name="a")), pinning=enforced)
+    held = {"a": Pins(cpus=(0, 1)), "b": Pins(cpus=(2, 3))}
+    spec = make_spec(name="c", vcpus=4)
+    chosen = choose_pins(spec, with_pins(node, held, "c"))
+    assert chosen is not None and chosen.cpus == (4, 5, 6, 7)
+    assert not choose_pins(spec, with_pins(node, held | {"d": Pins(cpus=(4,))}, "c"))
 
 
 def test_one_operation_per_vm() -> None:
@@ -189,32 +209,40 @@ def test_fifty_threads_never_overcommit(capsys: pytest.CaptureFixture[str]) -> N
     """HOST-16, HOST-18, HOST-19: 50 threads; how long the section was held is printed."""
     table = LockTable()
     there: dict[str, VmSpec] = {}
-    ports = [Thing("port", str(number)) for number in range(8)]
-    taken: set[Thing] = set()
+    taken: dict[str, Pins] = {}
     wrong: list[str] = []
+    checking = threading.Lock()
 
     def work(number: int) -> None:
-        chance = random.Random(number)
         for turn in range(ROUNDS):
             spec = make_spec(name=f"vm-{number}-{turn}", memory_mib=1024)
             try:
                 with table.operation(spec.name, "spawn", "test"):
                     with table.aggregate.held():
-                        node = with_in_flight(live(dict(there)), table.in_flight())
+                        flying = table.in_flight()
+                        with checking:
+                            node = with_in_flight(live(there), flying)
                         prepare(spec, node)
                         table.reserve(spec.name, spec)
                     with table.detailed.held():
-                        port = chance.choice(ports)
-                        table.claim(spec.name, frozenset({port}))
-                    if port in taken:
-                        wrong.append(f"{port} twice")
-                    taken.add(port)
-                    there[spec.name] = spec
-                    if sum(other.vcpus for other in there.values()) > 8:
-                        wrong.append("overcommitted")
-                    # The VM is removed again within the same operation.
-                    taken.discard(port)
-                    del there[spec.name]
+                        pins = choose_pins(spec, with_pins(node, table.details(), spec.name))
+                        table.claim(spec.name, pins)
+                    with checking:
+                        taken[spec.name] = pins or Pins(cpus=())
+                        there[spec.name] = spec
+                        every = [cpu for held in taken.values() for cpu in held.cpus]
+                        if len(every) != len(set(every)):
+                            wrong.append(f"a CPU twice: {taken}")
+                        # Every admitted VM of this node finds CPUs of its own.
+                        if (
+                            sum(other.vcpus for other in there.values()) != len(every)
+                            or pins is None
+                        ):
+                            wrong.append(f"sums differ: {taken}")
+                    with checking:
+                        del taken[spec.name], there[spec.name]
+                    # As after a destroy: the VM is gone, and the next read says so.
+                    table.claim(spec.name, None)
             except Refusal:
                 continue
 
