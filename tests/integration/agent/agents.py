@@ -26,6 +26,8 @@ class Ear(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.heard: list[Heartbeat] = []
+        self.deaf = False
+        self.refused = 0
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -37,11 +39,15 @@ class Ear(ThreadingHTTPServer):
         newest: Heartbeat = wait_for("a heartbeat", lambda: self.heard[-1:], 60)[0]
         return newest
 
-    def next(self) -> Heartbeat:
-        """The next heartbeat from now on."""
+    def next(self, count: int = 1) -> Heartbeat:
+        """The next heartbeat from now on, or the one after so many."""
         known = len(self.heard)
-        newest: Heartbeat = wait_for("a heartbeat", lambda: self.heard[known:], 60)[0]
+        newest: Heartbeat = wait_for("a heartbeat", lambda: self.heard[known + count - 1 :], 60)[0]
         return newest
+
+    def alerts(self) -> dict[str, str]:
+        """The subject of each alert that the newest heartbeat tells, by code."""
+        return {alert.code: alert.subject for alert in self.last().alerts}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,8 +57,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.path == "/v1/heartbeats"
-        self.server.heard.append(Heartbeat.model_validate_json(body))
-        self.send_response(204)
+        if self.server.deaf:
+            self.server.refused += 1
+        else:
+            self.server.heard.append(Heartbeat.model_validate_json(body))
+        self.send_response(503 if self.server.deaf else 204)
+        self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:

@@ -1,0 +1,254 @@
+"""What dies on the way: the agent at each step, libvirtd, the room on the disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import guest
+from ppn.errors import PpnError, Refusal
+from ppn.host.sidecar import read_sidecar
+from ppn.run import run
+from ppn.wire.agent import Timeline
+from tests.integration.agent.agents import Agent
+from tests.integration.host.node import Node, is_alive, wait_for
+
+SPAWN_STEPS = ("admit", "reserve", "create_disk:root", "write_seed", "define", "start", "record")
+DESTROY_STEPS = ("admit", "stop", "undefine", "remove_files")
+PARALLEL, ROOM = 20, 3
+# Three of these fit beside the buffer of a node with 4 GiB.
+THIRD_MIB = 1100
+
+
+def ask_until_killed(agent: Agent, operation: str, **fields: Any) -> threading.Thread:
+    """Ask for something on a thread of its own; the answer never comes."""
+
+    def ask() -> None:
+        with suppress(PpnError):
+            agent.do(operation, **fields)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def kill_at(agent: Agent, vm: str, operation: str, step: str) -> str:
+    """Kill the agent as soon as an operation reaches a step; the step it was killed in."""
+    file = agent.node.paths.timelines / f"{vm}.json"
+
+    def reached() -> str:
+        if not file.exists():
+            return ""
+        last = Timeline.model_validate_json(file.read_bytes()).operations[-1]
+        names = [one.name for one in last.steps]
+        return names[-1] if last.operation == operation and step in names else ""
+
+    assert agent.process is not None
+    while not (found := reached()):
+        assert not agent.process_ended()
+    agent.kill()
+    return found
+
+
+def check_sound(node: Node, vm: str) -> bool:
+    """Whether the VM is there; if so it is whole, and if not nothing of it is left."""
+    sidecar = read_sidecar(node.paths.vm(vm).sidecar)
+    if sidecar is None:
+        assert node.nothing_is_left()
+        return False
+    assert sidecar.phase == "ready" and sidecar.uuid == node.virsh("domuuid", vm).strip()
+    assert is_alive(int(node.paths.pid_file(vm).read_text()))
+    return True
+
+
+def test_agent_killed_at_each_step_of_a_spawn(agent: Agent) -> None:
+    """HOST-05: it runs or is gone, with the reason; a repeated order makes it in any case."""
+    killed: set[str] = set()
+    spec = json.loads('{"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}')
+    for step in SPAWN_STEPS:
+        thread = ask_until_killed(agent, "spawn", vm=spec)
+        killed.add(kill_at(agent, "web", "spawn", step))
+        thread.join(timeout=60)
+        agent.start()
+        there = check_sound(agent.node, "web")
+        records = agent.do("timeline", vm="web")["operations"]
+        spawn = [record for record in records if record["operation"] == "spawn"][-1]
+        if there:
+            assert spawn["outcome"] in ("cut_short", "done")
+        else:
+            assert (spawn["outcome"], spawn["code"]) == ("cut_short", "agent_ended")
+            with pytest.raises(Refusal, match="web is not on this node"):
+                agent.do("show", vm="web")
+        assert agent.do("spawn", vm=spec)["vm"]["state"] == "running"
+        agent.do("destroy", vm="web")
+        assert agent.node.nothing_is_left()
+    # The steps are short: now and then a kill comes in the one after.
+    assert len(killed) >= 5
+
+
+def test_agent_killed_at_each_step_of_a_destroy(agent: Agent) -> None:
+    """HOST-13: a removal that was begun is finished by the next agent."""
+    for step in DESTROY_STEPS:
+        agent.spawn()
+        thread = ask_until_killed(agent, "destroy", vm="web")
+        kill_at(agent, "web", "destroy", step)
+        thread.join(timeout=60)
+        agent.start()
+        assert agent.node.nothing_is_left()
+        assert agent.do("destroy", vm="web")["changed"] is False
+
+
+def test_twenty_spawns_into_room_for_three(agent: Agent) -> None:
+    """HOST-16: exactly three succeed, the others are refused by memory, and nothing stays."""
+
+    def spawn(number: int) -> str:
+        try:
+            agent.spawn(name=f"vm-{number}", memory_mib=THIRD_MIB)
+        except Refusal as refusal:
+            assert refusal.wanted is not None and (refusal.free or 0) < refusal.wanted
+            return refusal.code
+        return "running"
+
+    with ThreadPoolExecutor(PARALLEL) as threads:
+        codes = list(threads.map(spawn, range(PARALLEL)))
+    assert sorted(set(codes)) == ["memory_exhausted", "running"]
+    assert codes.count("running") == ROOM
+    report = agent.do("node")
+    assert report["operations"] == []
+    assert len(report["node"]["vms"]) == len(agent.node.domains()) == ROOM
+    assert sorted(path.name for path in agent.node.paths.vms.iterdir()) == sorted(
+        agent.node.domains()
+    )
+    print("aggregate section held:", report["holds"])
+    cpus = [vm.pinning.wanted for vm in agent.node.state().vms]
+    held = [cpu for pins in cpus if pins is not None for cpu in pins.cpus]
+    assert len(held) == len(set(held))
+
+
+def test_agent_told_to_stop_ends_what_it_began(agent: Agent) -> None:
+    """A spawn in flight is finished before the agent ends."""
+    begun = ask_until_killed(
+        agent, "spawn", vm={"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
+    )
+    file = agent.node.paths.timelines / "web.json"
+    wait_for("the spawn", file.exists)
+    agent.end()
+    begun.join(timeout=60)
+    assert check_sound(agent.node, "web")
+
+
+@pytest.fixture
+def own_node() -> Iterator[Node]:
+    """A node whose libvirtd may be killed, with its VMs on a file system of their own."""
+    with tempfile.TemporaryDirectory(prefix="ppn-own-") as root:
+        node = Node(Path(root))
+        node.prepare(guest.cached())
+        node.paths.vms.mkdir(mode=0o711)
+        run(["mount", "-t", "tmpfs", "-o", "size=3g", "tmpfs", node.paths.vms], timeout=60)
+        daemon = node.start()
+        try:
+            node.virsh("domcapabilities")
+            yield node
+        finally:
+            node.stop(daemon)
+            run(["umount", "-l", node.paths.vms], timeout=60)
+
+
+@pytest.fixture
+def own(own_node: Node) -> Iterator[Agent]:
+    """The agent of that node."""
+    found = Agent(own_node)
+    found.start()
+    yield found
+    found.end()
+
+
+def libvirtd(node: Node) -> int:
+    """The node's libvirtd."""
+    return int((node.root / "libvirtd.pid").read_text())
+
+
+def start_libvirtd_again(node: Node) -> subprocess.Popen[bytes]:
+    """Start libvirtd where virtlogd still is: in the node's own mount namespace."""
+    virtlogd = (node.root / "virtlogd.pid").read_text().strip()
+    conf, pid_file = node.root / "etc/libvirt/libvirtd.conf", node.root / "libvirtd.pid"
+    with (node.root / "daemons.log").open("ab") as log:
+        return subprocess.Popen(
+            ["nsenter", "-t", virtlogd, "-m", "libvirtd", "-f", str(conf), "-p", str(pid_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def test_libvirtd_killed_and_silent(own: Agent) -> None:
+    """Operations fail with the reason, VMs run on, and all recovers by itself."""
+    node = own.node
+    own.spawn()
+    pid = int(node.paths.pid_file("web").read_text())
+    other = {"name": "db", "image": "tiny", "vcpus": 2, "memory_mib": 256}
+    thread = ask_until_killed(own, "spawn", vm=other)
+    file = node.paths.timelines / "db.json"
+    wait_for("the define", lambda: file.exists() and "define" in file.read_text())
+    daemon = libvirtd(node)
+    (node.root / "libvirtd.pid").unlink()
+    subprocess.run(["kill", "-KILL", str(daemon)], check=True, timeout=60)
+    thread.join(timeout=180)
+    with pytest.raises(PpnError) as failed:
+        own.spawn(name="third")
+    assert failed.value.code == "libvirt_unavailable"
+    assert {vm["state"] for vm in own.do("list")["vms"]} <= {"unknown", "creating"}
+    wait_for(
+        "the alert",
+        lambda: (
+            [alert["code"] for alert in own.do("node")["node"]["alerts"]][:1] == ["libvirt_down"]
+        ),
+    )
+    assert is_alive(pid)
+    again = start_libvirtd_again(node)
+    try:
+        wait_for("its end", lambda: own.do("node")["node"]["alerts"] == [])
+        vms = {vm["id"]: vm["state"] for vm in own.do("list")["vms"]}
+        # The one in the making was made before libvirtd died, or was taken back since.
+        assert vms in ({"web": "running"}, {"web": "running", "db": "running"})
+        assert int(node.paths.pid_file("web").read_text()) == pid
+        assert own.do("spawn", vm=other)["vm"]["state"] == "running"
+        own.do("destroy", vm="web")
+        own.do("destroy", vm="db")
+        assert node.nothing_is_left()
+    finally:
+        again.send_signal(signal.SIGTERM)
+        again.wait(timeout=60)
+
+
+def test_disk_full_at_each_file_of_a_spawn(own: Agent) -> None:
+    """HOST-11: whichever file finds no room, nothing is left of the VM, and the reason is told."""
+    vms = own.node.paths.vms
+    failed = 0
+    for inodes in range(2, 9):
+        run(["mount", "-o", f"remount,nr_inodes={inodes}", vms], timeout=60)
+        try:
+            own.spawn()
+        except PpnError as error:
+            failed += 1
+            assert error.code in ("file_failed", "command_failed", "libvirt_failed"), error
+            assert "space" in str(error)
+            (record,) = own.do("timeline", vm="web")["operations"][-1:]
+            assert record["outcome"] == "failed" and "space" in record["message"]
+        else:
+            own.do("destroy", vm="web")
+        assert own.node.nothing_is_left() and list(vms.iterdir()) == []
+    assert failed >= 3
+    run(["mount", "-o", "remount,nr_inodes=0", vms], timeout=60)
+    assert own.spawn()["vm"]["state"] == "running"
+    own.do("destroy", vm="web")

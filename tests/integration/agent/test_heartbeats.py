@@ -1,0 +1,189 @@
+"""What controllers hear, and what they hear when something is wrong."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from ppn.wire.heartbeat import Heartbeat
+from tests.integration.agent.agents import Agent, Ear, listening
+from tests.integration.host.node import Node, end_process, is_alive, wait_for
+
+
+def pids(node: Node) -> dict[str, int]:
+    """The QEMU of each running VM."""
+    return {file.stem: int(file.read_text()) for file in node.guest_pid_files()}
+
+
+def identity(found: Heartbeat) -> set[tuple[str, str, str | None, str]]:
+    """What must not change of a node's VMs."""
+    return {(vm.id, vm.owner, vm.uuid, vm.state) for vm in found.vms}
+
+
+def test_first_heartbeat_after_a_kill_lists_every_vm(stopped: Agent) -> None:
+    """HOST-06, HOST-08: the same ids and tenants, the same QEMU, without asking the controller."""
+    with listening() as ear:
+        stopped.start(controllers=[ear.url])
+        stopped.spawn(owner="tenant-1", label="x")
+        stopped.spawn(name="db", owner="tenant-2", state="stopped")
+        last = (
+            wait_for(
+                "both VMs", lambda: {vm.state for vm in ear.last().vms} == {"running", "stopped"}
+            )
+            and ear.last()
+        )
+        before = pids(stopped.node)
+        stopped.kill()
+        ear.deaf = True
+        stopped.start()
+        # The controller comes back after the agent.
+        wait_for("an attempt", lambda: ear.refused)
+        known = len(ear.heard)
+        ear.deaf = False
+        first = wait_for("a heartbeat", lambda: ear.heard[known:])[0]
+    assert first.session != last.session
+    assert (first.node, first.reserved) == (last.node, last.reserved) == ("server", False)
+    assert identity(first) == identity(last)
+    assert pids(stopped.node) == before and all(map(is_alive, before.values()))
+
+
+def test_reboot(stopped: Agent, ear: Ear) -> None:
+    """HOST-07: what ran is started again, what did not is not, and none is forgotten."""
+    node = stopped.node
+    stopped.start(controllers=[ear.url])
+    stopped.spawn(owner="tenant-1")
+    stopped.spawn(name="db", owner="tenant-2", state="stopped")
+    stopped.kill()
+    for pid in pids(node).values():
+        end_process(pid)
+    wait_for("libvirt to see it", lambda: not pids(node))
+    boot = node.paths.boot_id.read_text()
+    node.paths.boot_id.write_text(boot.replace("0000-4000", "0001-4000"))
+    known = len(ear.heard)
+    stopped.start()
+    first = wait_for("a heartbeat", lambda: ear.heard[known:])[0]
+    assert {(vm.id, vm.owner, vm.state) for vm in first.vms} == {
+        ("web", "tenant-1", "running"),
+        ("db", "tenant-2", "stopped"),
+    }
+    assert stopped.logged(event="vm put in order", vm="web", repair="start")
+    node.wait_ready("web")
+    wait_for("the first beat", lambda: node.beat("web"))
+    # Not once more by the next agent of the same boot.
+    stopped.do("stop", vm="web")
+    stopped.kill()
+    stopped.start()
+    assert {vm["state"] for vm in stopped.do("list")["vms"]} == {"stopped"}
+    node.paths.boot_id.write_text(boot)
+
+
+def test_discrepancies_raise_one_alert_each(stopped: Agent, ear: Ear, tmp_path: Path) -> None:
+    """HLT-06: within two cycles, and until they are put right."""
+    node = stopped.node
+    stopped.start(controllers=[ear.url])
+    stopped.spawn()
+    stopped.spawn(name="db", state="stopped")
+    ear.next(2)
+    assert ear.last().alerts == ()
+    end_process(pids(node)["web"])
+    sidecar = node.paths.vm("db").sidecar
+    content = sidecar.read_bytes()
+    sidecar.unlink()
+    xml = tmp_path / "foreign.xml"
+    xml.write_text(
+        "<domain type='qemu'><name>foreign</name><memory unit='MiB'>64</memory>"
+        "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
+    )
+    node.virsh("define", xml)
+    ear.next(2)
+    assert ear.alerts() == {
+        "qemu_gone": "web",
+        "sidecar_missing": "db",
+        "domain_unmanaged": "foreign",
+    }
+    assert len(stopped.logged(event="alert raised")) == 3
+    node.virsh("undefine", "foreign")
+    sidecar.write_bytes(content)
+    stopped.do("start", vm="web")
+    ear.next(2)
+    assert ear.alerts() == {} and len(stopped.logged(event="alert cleared")) == 3
+
+
+def test_allocation_is_told_while_it_is_made(stopped: Agent, ear: Ear) -> None:
+    """HLT-01, HLT-05: at once after each change, not at the next interval."""
+    stopped.start(controllers=[ear.url], heartbeat_seconds=60.0)
+    ear.last()
+    stopped.spawn(owner="tenant-1", vcpus=4)
+    wait_for("the VM", lambda: [vm.state for vm in ear.last().vms] == ["running"], 30)
+    creating = [found for found in ear.heard if [vm.state for vm in found.vms] == ["creating"]]
+    assert creating and all(found.pool.vcpus_allocated == 4 for found in creating)
+    stopped.do("destroy", vm="web")
+    wait_for("its end", lambda: ear.last().vms == (), 30)
+    assert ear.last().pool.vcpus_allocated == 0
+
+
+def test_dead_controller_delays_no_other(stopped: Agent, ear: Ear) -> None:
+    """HLT-01: one that never answers, one that is not there, and one that hears."""
+    taken: list[socket.socket] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+
+        def accept() -> None:
+            for _ in range(2):
+                try:
+                    taken.append(silent.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        dead = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with closing(socket.create_server(("127.0.0.1", 0))) as gone:
+            absent = f"http://127.0.0.1:{gone.getsockname()[1]}"
+        stopped.start(controllers=[dead, absent, ear.url], heartbeat_seconds=0.1)
+        wait_for("the silent one to be asked", lambda: taken)
+        # It has five seconds to answer: in that time the other hears many times.
+        ear.next(5)
+        assert len(taken) == 1
+        stopped.end()
+        silent.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=60)
+    for channel in taken:
+        channel.close()
+    assert {line["controller"] for line in stopped.logged(event="controller does not hear")} <= {
+        dead,
+        absent,
+    }
+
+
+def test_missed_heartbeats_are_not_sent_later(stopped: Agent, ear: Ear) -> None:
+    """The newest state only: a controller that was away is not flooded with the past."""
+    ear.deaf = True
+    stopped.start(controllers=[ear.url], heartbeat_seconds=0.1)
+    wait_for("some misses", lambda: ear.refused >= 4)
+    stopped.spawn(state="stopped")
+    ear.deaf = False
+    first = ear.last()
+    assert [vm.id for vm in first.vms] == ["web"] and first.sequence > 4
+    assert ear.next().sequence > first.sequence
+
+
+def test_figures_match_the_machine(stopped: Agent, ear: Ear) -> None:
+    """HLT-03, HLT-04: each VM's memory and CPU time as QEMU and the kernel have them."""
+    stopped.start(controllers=[ear.url])
+    stopped.spawn(vcpus=2, memory_mib=256)
+    stopped.spawn(name="db", vcpus=4, memory_mib=320, disks=[{"name": "data", "size_gib": 2}])
+    node = stopped.node
+    for name in ("web", "db"):
+        node.wait_ready(name)
+    found = {vm.id: vm for vm in ear.next(2).vms}
+    for name, pid in pids(node).items():
+        actual = node.monitor(name, "query-balloon")["actual"] >> 20
+        assert found[name].current_mib == actual
+        assert found[name].vcpus == len(node.monitor(name, "query-cpus-fast"))
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        used = (int(fields[11]) + int(fields[12])) / 100
+        assert 0 < (found[name].cpu_seconds or 0) <= used
+    assert [disk.size_gib for disk in found["db"].disks] == [2]
+    assert ear.last().pool.vcpus_allocated == 6
