@@ -72,11 +72,12 @@ class Socket(Frozen):
 
 
 class NumaNode(Frozen):
-    """One NUMA node: its CPUs and its memory in MiB."""
+    """One NUMA node: its CPUs, its memory in MiB, and what of it nobody uses at this moment."""
 
     id: int
     cpus: tuple[int, ...]
     memory_mib: int
+    free_mib: int | None = None
 
 
 class Topology(Frozen):
@@ -86,6 +87,7 @@ class Topology(Frozen):
     sockets: tuple[Socket, ...]
     numa_nodes: tuple[NumaNode, ...] = ()
     memory_mib: int
+    cpu_model: str = ""
 
     @property
     def largest_socket(self) -> int:
@@ -153,6 +155,45 @@ class DiskPool(Frozen):
     total_mib: int
     free_mib: int
     promised_mib: int
+
+
+class BlockPart(Frozen):
+    """A partition, its size in MiB and what uses it."""
+
+    name: str
+    size_mib: int
+    used_by: tuple[str, ...] = ()
+
+
+class BlockDevice(Frozen):
+    """A block device of the node (HLT-04).
+
+    Args:
+        name: the kernel's name for it.
+        size_mib: its size in MiB.
+        model: what the drive calls itself.
+        backing: the file behind a loop device.
+        used_by: mount points, `swap`, and devices made on top of it.
+        parts: its partitions.
+    """
+
+    name: str
+    size_mib: int
+    model: str = ""
+    backing: str = ""
+    rotational: bool = False
+    removable: bool = False
+    read_only: bool = False
+    used_by: tuple[str, ...] = ()
+    parts: tuple[BlockPart, ...] = ()
+
+
+class CpuUsage(Frozen):
+    """What the node's CPUs did since it booted, in CPU seconds, and the load of the last minute."""
+
+    busy_seconds: float
+    idle_seconds: float
+    load: float
 
 
 class Image(Frozen):
@@ -283,6 +324,8 @@ class NodeState(Frozen):
     ledger: LedgerStatus
     pool: Pool
     disk: DiskPool
+    cpu_usage: CpuUsage | None = None
+    blocks: tuple[BlockDevice, ...] = ()
     images: tuple[Image, ...] = ()
     vms: tuple[VmView, ...] = ()
     unmanaged: tuple[Unmanaged, ...] = ()

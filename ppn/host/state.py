@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ppn.errors import PpnError
 from ppn.host.cgroup import cpu_weight_support
+from ppn.host.hardware import read_blocks, read_cpu_usage
 from ppn.host.images import ImageDamaged, read_image
 from ppn.host.kvm import known_verdict
 from ppn.host.model import (
@@ -91,6 +92,8 @@ def assemble(paths: Paths, domains: Domains) -> NodeState:
         ledger=ledger,
         pool=_pool(paths, settings, topology, readings),
         disk=_disk_pool(paths, readings),
+        cpu_usage=read_cpu_usage(paths.procfs),
+        blocks=read_blocks(paths.sysfs, paths.procfs),
         images=images,
         vms=tuple(reading.view for reading in readings),
         unmanaged=_unmanaged(paths, domains),

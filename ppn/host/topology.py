@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppn.errors import PpnError
+from ppn.host.hardware import read_cpu_model
 from ppn.host.model import NumaNode, Socket, Topology
 
 KIB_PER_MIB = 1024
@@ -30,6 +31,7 @@ def read_topology(sysfs: Path, procfs: Path) -> Topology:
             sockets=_sockets(sysfs, cpus),
             numa_nodes=tuple(_numa_node(folder) for folder in nodes),
             memory_mib=read_memory(procfs / "meminfo")["MemTotal"],
+            cpu_model=read_cpu_model(procfs),
         )
     except (OSError, ValueError, KeyError) as error:
         raise TopologyUnreadable(
@@ -85,8 +87,10 @@ def _sockets(sysfs: Path, cpus: tuple[int, ...]) -> tuple[Socket, ...]:
 
 
 def _numa_node(folder: Path) -> NumaNode:
+    memory = read_memory(folder / "meminfo")
     return NumaNode(
         id=int(folder.name.removeprefix("node")),
         cpus=parse_cpu_list((folder / "cpulist").read_text()),
-        memory_mib=read_memory(folder / "meminfo")["MemTotal"],
+        memory_mib=memory["MemTotal"],
+        free_mib=memory.get("MemFree"),
     )

@@ -149,8 +149,14 @@ class Node:
 
     def monitor(self, vm: str, command: str) -> Any:
         """The answer of the VM's own QEMU."""
-        answer = self.virsh("qemu-monitor-command", vm, json.dumps({"execute": command}))
-        return json.loads(answer)["return"]
+        return self.order(vm, command, {})
+
+    def order(self, vm: str, command: str, arguments: Mapping[str, Any]) -> Any:
+        """The answer of the VM's own QEMU to a command with arguments."""
+        order = {"execute": command} | ({"arguments": dict(arguments)} if arguments else {})
+        answer = json.loads(self.virsh("qemu-monitor-command", vm, json.dumps(order)))
+        assert "return" in answer, answer
+        return answer["return"]
 
     def serial(self, vm: str) -> str:
         """What the guest wrote to its serial console so far."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ppn.errors import Refusal
-from ppn.host.enforce import Correction, admit_balloon, corrections
-from ppn.host.model import Enforcement, VmMemory, VmWeight
+from ppn.host.enforce import Correction, Repinning, admit_balloon, corrections, repinnings
+from ppn.host.model import Enforcement, Pins, VmMemory, VmPinning, VmWeight
 from tests.unit.host.builders import make_node, make_spec, make_view
 
 
@@ -26,6 +26,29 @@ def test_memory_below_the_minimum_is_given_back() -> None:
         memory = VmMemory(maximum_mib=512, minimum_mib=300, current_mib=current)
         found = corrections(make_node(make_view(make_spec(), memory=memory)))
         assert [correction.wanted for correction in found] == ([wanted] if wanted else [])
+
+
+def test_vcpus_go_back_to_their_cpus() -> None:
+    """NUMA-03: those that strayed go back, those without get some, each its own."""
+    pinned = VmPinning(wanted=Pins(cpus=(4, 5)), actual=((4,), (5,)), pinned=True)
+    astray = VmPinning(wanted=Pins(cpus=(0, 1)), actual=((0,), (7,)))
+    without = VmPinning(actual=((0, 1), (0, 1)))
+    cases = {"right": pinned, "astray": astray, "one": without, "two": without}
+    views = [make_view(make_spec(name=name), pinning=each) for name, each in cases.items()]
+    stopped = make_view(make_spec(name="stopped", state="stopped"))
+    node = make_node(*views, stopped, cpus=12, pinning=Enforcement(enforced=True))
+    assert repinnings(node) == (
+        Repinning("astray", Pins(cpus=(0, 1))),
+        Repinning("one", Pins(cpus=(2, 3))),
+        Repinning("two", Pins(cpus=(6, 7))),
+    )
+    unable = Enforcement(enforced=False, reason="few CPUs")
+    assert repinnings(make_node(*views, cpus=12, pinning=unable)) == ()
+
+
+def test_threads_that_cannot_be_read_are_left_alone() -> None:
+    view = make_view(make_spec(), pinning=VmPinning(wanted=Pins(cpus=(0, 1))))
+    assert repinnings(make_node(view, pinning=Enforcement(enforced=True))) == ()
 
 
 def test_minimum_above_the_memory_asks_for_all_there_is() -> None:

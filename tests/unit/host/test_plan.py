@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.host.model import VmDisk, VmView
-from ppn.host.plan import MIB_PER_GIB, Action, ActionKind, plan
+from ppn.host.plan import (
+    MIB_PER_GIB,
+    Action,
+    ActionKind,
+    plan,
+    plan_detach,
+    wanted_disks,
+)
 from ppn.host.policy import refusals
 from ppn.host.spec import VmSpec
 from tests.unit.host.builders import make_node, make_spec, make_view
@@ -55,6 +62,17 @@ def do(view: VmView | None, action: Action, spec: VmSpec) -> VmView | None:
         ActionKind.UNDEFINE: {"state": "missing", "digest": ""},
         ActionKind.RECORD: {"spec": spec, "phase": "ready"},
     }
+    if kind is ActionKind.DISCARD_DISK:
+        assert (gone := view.disk(action.disk)) is not None and not gone.attached
+        others = tuple(disk for disk in view.disks if disk.name != action.disk)
+        return view.model_copy(update={"disks": others})
+    if kind is ActionKind.DETACH_DISK:
+        assert view.state == "running"
+        disks = tuple(
+            disk.model_copy(update={"attached": disk.attached and disk.name != action.disk})
+            for disk in view.disks
+        )
+        return view.model_copy(update={"disks": disks})
     if action.disk:
         size = action.size_gib * MIB_PER_GIB
         present = view.disk(action.disk)
@@ -68,7 +86,10 @@ def do(view: VmView | None, action: Action, spec: VmSpec) -> VmView | None:
         others = tuple(other for other in view.disks if other.name != action.disk)
         return view.model_copy(update={"disks": (*others, disk)})
     if kind is ActionKind.START:
-        attached = tuple(disk.model_copy(update={"attached": True}) for disk in view.disks)
+        declared = {name for name, _ in wanted_disks(spec)}
+        attached = tuple(
+            disk.model_copy(update={"attached": disk.name in declared}) for disk in view.disks
+        )
         return view.model_copy(update={"state": "running", "disks": attached})
     return view.model_copy(update=changes[kind])
 
@@ -111,6 +132,40 @@ def test_an_admitted_change_converges_in_one_run(old: VmSpec, new: VmSpec) -> No
         view = do(view, action, new)
     assert is_what_it_shall_be(view, new)
     assert plan(new, view) == ()
+
+
+@given(st.sampled_from(["running", "stopped"]), st.booleans(), st.integers(0, 6), st.booleans())
+def test_detaches_cut_short_anywhere_converge_when_repeated(
+    state: str, discard: bool, steps: int, again: bool
+) -> None:
+    """DISK-01: repeated as it was, or undone by declaring the disk again."""
+    disks = [{"name": "data", "size_gib": 1}, {"name": "log", "size_gib": 2}]
+    whole, less = make_spec(state=state, disks=disks), make_spec(state=state, disks=disks[1:])
+    view: VmView | None = make_view(whole)
+    assert view is not None
+    for action in plan_detach(less, view, "data", discard=discard)[:steps]:
+        view = do(view, action, less)
+    assert view is not None
+    wanted = whole if again else less
+    for action in plan(whole, view) if again else plan_detach(less, view, "data", discard=discard):
+        view = do(view, action, wanted)
+    assert is_what_it_shall_be(view, wanted) and plan(wanted, view) == ()
+    assert view is not None
+    data = view.disk("data")
+    assert (data is None) == (discard and not again)
+    assert data is None or data.attached == (again and state == "running")
+    assert again or plan_detach(less, view, "data", discard=discard) == ()
+
+
+def test_the_file_of_a_discarded_disk_goes_last() -> None:
+    """DISK-01: while its record names the disk, the disk is there."""
+    view = make_view(make_spec(disks=[{"name": "data", "size_gib": 2}]))
+    assert [str(step) for step in plan_detach(make_spec(), view, "data", discard=True)] == [
+        "detach disk data from vm web",
+        "define vm web",
+        "record the state of vm web",
+        "discard disk data of vm web",
+    ]
 
 
 def test_creation_makes_the_vm_known_before_anything_else() -> None:

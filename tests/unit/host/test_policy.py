@@ -176,6 +176,15 @@ def test_changes_that_cannot_be_made(change: dict[str, Any], code: str) -> None:
     assert codes(make_spec(**(was | change)), node) == [code]
 
 
+def test_a_kept_disk_comes_back_at_its_size_or_larger() -> None:
+    """DISK-01, DISK-05: what was detached is declared again; it does not shrink either."""
+    view = make_view(make_spec())
+    kept = VmDisk(name="data", size_mib=2048, detached=True)
+    node = make_node(view.model_copy(update={"disks": (*view.disks, kept)}))
+    assert codes(make_spec(disks=[{"name": "data", "size_gib": 2}]), node) == []
+    assert codes(make_spec(disks=[{"name": "data", "size_gib": 1}]), node) == ["disk_shrinks"]
+
+
 def test_lost_disk_is_not_replaced_by_an_empty_one() -> None:
     view = make_view(make_spec(), disks=())
     assert codes(make_spec(), make_node(view)) == ["disk_lost"]
