@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ppn.host.affinity import judge_pinning, vcpu_affinity
 from ppn.host.hardware import read_blocks, read_cpu_model, read_cpu_usage
-from ppn.host.model import Enforcement, Pins
+from ppn.host.model import CpuUsage, Enforcement, Pins
 from ppn.host.topology import read_memory, read_topology
 from ppn.run import run
 from tests.unit.host.test_numa import machine
@@ -81,6 +81,16 @@ def test_cpu_and_memory_are_this_machines() -> None:
     uptime = float((PROCFS / "uptime").read_text().split()[0])
     total = after.busy_seconds + after.idle_seconds
     assert 0.5 < total / (uptime * topology.cpus) < 1.5
+
+
+def test_waiting_for_a_disk_is_idle(tmp_path: Path) -> None:
+    """HLT-02: a guest's time is in the user's already."""
+    (tmp_path / "stat").write_text("cpu  100 20 30 4000 500 6 7 8 90 0\ncpu0 1 1 1 1\n")
+    (tmp_path / "loadavg").write_text("1.25 0.50 0.25 1/100 4711\n")
+    per_second = os.sysconf("SC_CLK_TCK")
+    assert read_cpu_usage(tmp_path) == CpuUsage(
+        busy_seconds=171 / per_second, idle_seconds=4500 / per_second, load=1.25
+    )
 
 
 def test_figures_that_are_not_there_are_unknown(tmp_path: Path) -> None:

@@ -148,6 +148,25 @@ def test_a_node_with_room_in_its_memory_comes_first() -> None:
     assert planned(plan_pins(topology, [Demand("new", 2, 128)], held))["new"].nodes == (0,)
 
 
+def test_a_socket_with_room_in_its_memory_comes_first() -> None:
+    """NUMA-01: the same for a VM that takes several NUMA nodes of one socket."""
+    topology = machine(2, 8, nodes=2, memory_mib=16384)
+    held = {"big": Holding(Pins(cpus=(0,), nodes=(0,)), memory_mib=8000)}
+    held |= {"small": Holding(Pins(cpus=(8, 9), nodes=(2,)), memory_mib=512)}
+    plan = planned(plan_pins(topology, [Demand("new", 6, 4096)], held))
+    assert plan["new"].nodes == (2, 3)
+
+
+def test_memory_planned_for_one_vm_is_not_there_for_the_next() -> None:
+    """NUMA-01."""
+    topology = machine(2, 8, memory_mib=16384)
+    plan = planned(plan_pins(topology, [Demand("a", 6, 8000), Demand("b", 6, 100)]))
+    assert plan["a"].nodes == (0,) and plan["b"].nodes == (1,)
+    held = {"c": Holding(Pins(cpus=(8, 9, 10, 11), nodes=(1,)), memory_mib=100)}
+    plan = planned(plan_pins(topology, [Demand("a", 2, 8000), Demand("b", 2, 4096)], held))
+    assert plan["a"].nodes == (0,) and plan["b"].nodes == (1,)
+
+
 def test_one_numa_node_leaves_the_memory_no_choice() -> None:
     assert planned(plan_pins(machine(1, 4), sizes(2)))["vm0"] == Pins(cpus=(0, 1))
 
