@@ -29,25 +29,36 @@ def admit_detach(name: str, disk: str, node: NodeState) -> VmSpec:
     """
     vm = node.vm(name)
     if vm is None:
-        raise _refusal(name, "the node has no such vm", "vm_unknown", "ppn host list shows all")
+        raise _refusal(
+            name, "the node has no such vm", code="vm_unknown", hint="ppn host list shows all"
+        )
     if vm.state == "unknown":
-        raise _refusal(name, "libvirt does not answer", "libvirt_unavailable", "start libvirt")
+        raise _refusal(
+            name, "libvirt does not answer", code="libvirt_unavailable", hint="start libvirt"
+        )
     if vm.spec is None:
         hint = "put the sidecar back, or declare the vm absent, which removes its disks"
-        raise _refusal(name, f"its sidecar is {vm.sidecar}", f"sidecar_{vm.sidecar}", hint)
+        raise _refusal(
+            name, f"its sidecar is {vm.sidecar}", code=f"sidecar_{vm.sidecar}", hint=hint
+        )
     if vm.phase != "ready":
-        raise _refusal(name, "it is only half made", "vm_creating", "apply it again first")
+        raise _refusal(
+            name, "it is only half made", code="vm_creating", hint="apply it again first"
+        )
     if (vm.state == "running") != (vm.spec.state == "running"):
         # A detach neither starts nor stops a VM.
         reason = f"it is {vm.state} and shall be {vm.spec.state}"
-        raise _refusal(name, reason, "vm_not_as_declared", "start or stop it first")
+        raise _refusal(name, reason, code="vm_not_as_declared", hint="start or stop it first")
     if disk == "root":
-        raise _refusal(name, "it needs its root disk", "disk_root", "name a data disk")
+        raise _refusal(name, "it needs its root disk", code="disk_root", hint="name a data disk")
     others = tuple(other for other in vm.spec.disks if other.name != disk)
     if len(others) == len(vm.spec.disks) and vm.disk(disk) is None:
         known = ", ".join(other.name for other in vm.disks if other.name != "root") or "none"
         raise _refusal(
-            name, f"it has no disk {disk} (it has: {known})", "disk_unknown", "name one it has"
+            name,
+            f"it has no disk {disk} (it has: {known})",
+            code="disk_unknown",
+            hint="name one it has",
         )
     return vm.spec.model_copy(update={"disks": others})
 
@@ -100,5 +111,5 @@ def prepare_detach(name: str, disk: str, node: NodeState, *, discard: bool) -> A
     return Admitted(spec, node, steps)
 
 
-def _refusal(name: str, reason: str, code: str, hint: str) -> Refusal:
+def _refusal(name: str, reason: str, *, code: str, hint: str) -> Refusal:
     return Refusal(f"vm {name}: {reason}", code=code, constraint="VM disks", hint=hint)

@@ -27,11 +27,16 @@ def first_cells(document: str) -> set[str]:
 
 def refusal_codes() -> Iterator[re.Pattern[str]]:
     """The codes of the refusals that judge a VM, as the source gives them."""
-    for name in ("policy.py", "spec.py"):
+    for name in ("policy.py", "spec.py", "detach.py"):
         tree = ast.parse((CHECKOUT / "ppn" / "host" / name).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.keyword) and node.arg == "code":
+            if isinstance(node, ast.keyword) and node.arg == "code" and not is_passed_on(node):
                 yield re.compile(pattern(node.value))
+
+
+def is_passed_on(keyword: ast.keyword) -> bool:
+    """Whether a code is only handed from a function's own parameter to the refusal."""
+    return isinstance(keyword.value, ast.Name) and keyword.value.id == "code"
 
 
 def pattern(value: ast.expr) -> str:
