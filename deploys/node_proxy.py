@@ -1,4 +1,4 @@
-"""What puts a node proxy before a node's agent: its user, its settings, its unit."""
+"""What puts a node proxy before a node's agent: its settings and its unit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.units import unit_file
-from operations import files, systemd, users
+from operations import files, systemd
 from operations.files import File
 from operations.systemd import Unit
 from ppn.host.proxy.policy import CONTROLLER
@@ -49,11 +49,12 @@ def proxy_files(pool: Pool, name: str) -> dict[str, File]:
 def node_proxy(pool: Pool, installed: dict[str, File]) -> None:
     """Make a hypervisor's agent reachable for the pool's controllers.
 
+    Its user comes with the host agent, which serves that user.
+
     Args:
         pool: the sound nodes of the inventory.
         installed: the marker of the ppn software: the proxy restarts with it.
     """
-    users.system(name="User of the node proxy", users=[USER])
     wanted = proxy_files(pool, host.name)
     files.rendered(name="Settings of the node proxy", files=wanted)
     # A changed certificate is taken over without a restart; a key is given once, at the start.

@@ -7,24 +7,37 @@ from __future__ import annotations
 
 from pyinfra import host
 
+from deploys import fleet_controller, node_proxy
 from deploys.admission import admitted
 from deploys.base import base
+from deploys.certificates import certificates
+from deploys.host_agent import host_agent
 from deploys.hypervisor import hypervisor
 from deploys.mesh import mesh
 from deploys.pool import declared_pool
 from deploys.vms import vms
 from operations.software import marker
+from ppn.mesh.firewall import SSH
+
+SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE)
 
 declared = declared_pool()
 node = admitted(declared)
 if node is not None:
     base(wheels=node.wheels)
 if node is not None and not declared.outside_mesh:
-    mesh(pool=declared.pool, installed=marker(node.wheels.digest))
+    mesh(pool=declared.pool, installed=marker(node.wheels.digest), services=SERVICES)
+    if {"controller", "hypervisor"} & set(host.data.roles):
+        certificates(pool=declared.pool)
+    if "controller" in host.data.roles:
+        fleet_controller.fleet_controller(pool=declared.pool, installed=marker(node.wheels.digest))
 if node is not None and "hypervisor" in host.data.roles:
     hypervisor(
         declaration=node.declaration,
         hardware=node.hardware,
         folders=host.data.get("images", {}),
     )
+    if not declared.outside_mesh:
+        host_agent(pool=declared.pool, installed=marker(node.wheels.digest))
+        node_proxy.node_proxy(pool=declared.pool, installed=marker(node.wheels.digest))
     vms(declaration=node.declaration, wanted=declared.ledger)

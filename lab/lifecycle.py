@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies
@@ -23,7 +24,7 @@ from lab.process import Process, gone, identify, recorded, send
 from lab.steps import Step, note, step
 from lab.topology import NODES, Kind, LabNode
 from ppn.durable import write_atomic
-from ppn.pool import keys
+from ppn.pool import certificates, keys
 
 # Debian release of the node image.
 NODE_RELEASE = "13"
@@ -172,6 +173,14 @@ def make_operator_files(lab: LabPaths) -> None:
         # Public half last: one without the other is a run that was cut short.
         lab.operator_key.unlink(missing_ok=True)
         keys.generate(lab.operator_key, lab.operator_public_key)
+    if not lab.ca_certificate.exists():
+        lab.ca_key.unlink(missing_ok=True)
+        keys.public_path(lab.ca_key).unlink(missing_ok=True)
+        keys.generate(lab.ca_key, keys.public_path(lab.ca_key))
+        authority = certificates.authority_certificate(
+            keys.load_private(lab.ca_key), f"lab {lab.name}", datetime.now(UTC)
+        )
+        write_atomic(lab.ca_certificate, certificates.pem([authority]).encode())
     guest = cached()
     if not lab.tiny_guest.is_symlink() or lab.tiny_guest.readlink() != guest:
         lab.tiny_guest.parent.mkdir(exist_ok=True)

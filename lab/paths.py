@@ -153,6 +153,16 @@ class LabPaths:
         return self.state_dir / "operator.pub"
 
     @property
+    def ca_key(self) -> Path:
+        """The key of the pool's certificate authority."""
+        return self.state_dir / "ca.key"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The certificate of the pool's authority: what the services trust."""
+        return self.state_dir / "ca.crt"
+
+    @property
     def tiny_guest(self) -> Path:
         """The tiny guest's image folder: a link into the cache."""
         return self.state_dir / "images" / "tiny"

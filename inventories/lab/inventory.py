@@ -8,7 +8,7 @@ nodes = [
     (
         "relay",
         {
-            "roles": ["relay"],
+            "roles": ["relay", "controller"],
             "site": "cloud",
             "mesh_address": "10.8.0.1",
             "endpoint": "198.51.100.10:51820",
@@ -18,7 +18,7 @@ nodes = [
     (
         "server",
         {
-            "roles": ["hypervisor"],
+            "roles": ["hypervisor", "controller"],
             "site": "site-a",
             "mesh_address": "10.8.0.2",
             # The router of site A forwards this port to the server.

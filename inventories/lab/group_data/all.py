@@ -13,6 +13,8 @@ peer_registry = str(_lab.peer_registry)
 ledger = str(_lab.ledger)
 operator_key = str(_lab.operator_key)
 operator_public_key = str(_lab.operator_public_key)
+ca_key = str(_lab.ca_key)
+ca_certificate = str(_lab.ca_certificate)
 images = {"tiny": str(_lab.tiny_guest)}
 
 ssh_user = "root"
