@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from ppn.host.model import VmView
 from ppn.host.sidecar import read_sidecar
 from ppn.run import run
-from tests.integration.host.node import Node
+from tests.integration.host.node import Node, wait_for
 
 CPUS = sorted(os.sched_getaffinity(0))
 
@@ -87,6 +88,10 @@ def test_a_vm_finds_its_cpus_again_after_a_stop(two_cpus: Node) -> None:
     try:
         node.apply(name="one", vcpus=1)
         node.apply(name="two", vcpus=1)
+        for name in ("one", "two"):
+            # A guest that is up obeys its power button at once.
+            node.wait_ready(name)
+            wait_for("the first beat", partial(node.beat, name))
         node.apply(name="one", vcpus=1, state="stopped")
         assert the_vm(node, "one").pinning.reason == "not running"
         assert node.refused(name="more", vcpus=1)["code"] == "vcpus_exhausted"
@@ -114,5 +119,6 @@ def test_a_vm_without_cpus_of_its_own_gets_some_while_it_runs(node: Node, two_cp
     after = the_vm(node)
     assert after.pinning.pinned and after.pid == started["pid"]
     assert affinity(started["pid"]) == ["0", "1"]
+    wait_for("the first beat", lambda: node.beat("web"))
     node.apply(state="stopped")
     assert affinity(node.apply()["vm"]["pid"]) == ["0", "1"]
