@@ -12,6 +12,7 @@ from facts.shared import shared_fact
 from operations.failure import unreadable
 from ppn.host.model import NodeState, VmView
 from ppn.host.policy import plan
+from ppn.host.repin import repinnings
 from ppn.host.spec import VmSpec
 from ppn.pool.ledger import Change, Grant
 
@@ -23,14 +24,19 @@ def differing(specs: tuple[VmSpec, ...], node: NodeState | None) -> tuple[VmSpec
 
 
 def unenforced(changes: Mapping[str, Change], node: NodeState) -> tuple[str, ...]:
-    """Running VMs whose weight or memory is not what their grant says.
+    """Running VMs whose weight, memory or CPUs are not what they shall be.
 
     Args:
         changes: per VM what the ledger says of it.
         node: the node as it is.
     """
     enforced = node.cpu_weight.enforced
-    return tuple(vm.name for vm in node.vms if is_unenforced(changes.get(vm.name), vm, enforced))
+    astray = {repinning.vm for repinning in repinnings(node)}
+    return tuple(
+        vm.name
+        for vm in node.vms
+        if vm.name in astray or is_unenforced(changes.get(vm.name), vm, enforced)
+    )
 
 
 def is_unenforced(change: Change | None, vm: VmView, weights_take_effect: bool) -> bool:

@@ -8,11 +8,10 @@ from typing import Any
 
 from ppn.errors import PpnError, Refusal
 from ppn.host.backend import Backend
-from ppn.host.forecast import after
 from ppn.host.lock import node_lock
-from ppn.host.model import NodeState, Pins, VmView
-from ppn.host.numa import choose_pins
+from ppn.host.model import NodeState, VmView
 from ppn.host.paths import Paths
+from ppn.host.repin import Repinning, repinnings
 from ppn.host.sidecar import read_sidecar, write_sidecar
 from ppn.host.state import state_through
 
@@ -31,17 +30,6 @@ class Correction:
 
     def __str__(self) -> str:
         return f"{self.what} of vm {self.vm}: {self.actual} -> {self.wanted}"
-
-
-@dataclass(frozen=True)
-class Repinning:
-    """A running VM whose vCPUs shall each run on a CPU of their own, and do not (NUMA-03)."""
-
-    vm: str
-    pins: Pins
-
-    def __str__(self) -> str:
-        return f"CPUs of vm {self.vm}: {', '.join(map(str, self.pins.cpus))}"
 
 
 @dataclass(frozen=True)
@@ -113,23 +101,6 @@ def corrections(node: NodeState) -> tuple[Correction, ...]:
         current = vm.memory.current_mib
         if current is not None and current < floor:
             found.append(Correction(vm.name, "memory_mib", current, floor))
-    return tuple(found)
-
-
-def repinnings(node: NodeState) -> tuple[Repinning, ...]:
-    """Which running VMs are not on CPUs of their own and can be put there while they run.
-
-    A VM that holds CPUs is put back on them. One that holds none, because none were free when it
-    started, gets some as soon as they are.
-    """
-    found: list[Repinning] = []
-    for vm in node.vms:
-        if vm.state != "running" or vm.pinning.pinned or vm.spec is None or not vm.pinning.actual:
-            continue
-        pins = choose_pins(vm.spec, node)
-        if pins is not None:
-            found.append(Repinning(vm.name, pins))
-            node = after(node, vm.spec, pins)
     return tuple(found)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ppn.errors import Refusal
-from ppn.host.enforce import Correction, Repinning, admit_balloon, corrections, repinnings
+from ppn.host.enforce import Correction, admit_balloon, corrections
 from ppn.host.model import Enforcement, Pins, VmMemory, VmPinning, VmWeight
+from ppn.host.repin import Repinning, repinnings
 from tests.unit.host.builders import make_node, make_spec, make_view
 
 

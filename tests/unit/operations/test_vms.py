@@ -7,7 +7,7 @@ from typing import Any
 from facts.host_state import Hypervisor, HypervisorState
 from operations import vms
 from ppn.host.forecast import after
-from ppn.host.model import Enforcement, NodeState, VmWeight
+from ppn.host.model import Enforcement, NodeState, Pins, VmPinning, VmWeight
 from ppn.host.spec import VmSpec
 from ppn.pool.ledger import Grant, Withdrawal
 from tests.unit.deploys.test_declared import node
@@ -82,6 +82,17 @@ def test_a_weight_no_node_could_enforce_is_no_change() -> None:
 def test_memory_below_a_raised_minimum_is_enforced() -> None:
     """BAL-08: no VM stays below its minimum."""
     assert commands(running(current_mib=128)) == [ENFORCE]
+
+
+def test_vcpus_that_strayed_are_put_back() -> None:
+    """NUMA-03: only where the node can pin; otherwise its state says why not."""
+    state = running()
+    (vm,) = state.vms
+    astray = VmPinning(wanted=Pins(cpus=(0, 1)), actual=((0,), (0,)))
+    vms_of = {"vms": (vm.model_copy(update={"pinning": astray}),)}
+    pinning = {"pinning": Enforcement(enforced=True)}
+    assert commands(state.model_copy(update=vms_of | pinning)) == [ENFORCE]
+    assert commands(state.model_copy(update=vms_of)) == []
 
 
 def test_unreadable_state() -> None:
