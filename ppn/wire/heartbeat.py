@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ppn.host.model import Accelerator, DiskPool, Image, Kvm, Pool, Topology
+from ppn.host.model import Accelerator, BlockDevice, CpuUsage, DiskPool, Image, Kvm, Pool, Topology
 from ppn.host.spec import Disk
 from ppn.wire.model import NodeName, Owner, VmId, Wire
 
@@ -96,7 +96,10 @@ class Heartbeat(Wire):
         sequence: counts up within a session; an older one never replaces a newer one.
         reserved: kept for its own user.
         allow_odd_vcpus: VMs with an odd vCPU count are accepted.
+        topology: sockets, NUMA nodes and memory; which CPUs share a core is the node's own concern.
         pool: memory and CPUs, with operations in flight counted in.
+        cpu_usage: what the CPUs did since the node booted (HLT-02).
+        blocks: the node's drives and what uses them (HLT-04).
         vms: every VM, those in the making too.
         alerts: what is not as it should be.
     """
@@ -111,6 +114,8 @@ class Heartbeat(Wire):
     topology: Topology
     pool: Pool
     disk: DiskPool
+    cpu_usage: CpuUsage | None = None
+    blocks: Annotated[tuple[BlockDevice, ...], MANY] = ()
     network: VmNetwork | None = None
     images: Annotated[tuple[Image, ...], MANY] = ()
     vms: Annotated[tuple[VmReport, ...], MANY] = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from ppn.host.apply import Outcome
 from ppn.host.forecast import with_in_flight
-from ppn.host.model import NodeState, VmView
+from ppn.host.model import NodeState, Topology, VmView
 from ppn.host.spec import VmSpec
 from ppn.wire.agent import Changed
 from ppn.wire.heartbeat import Alert, Heartbeat, VmReport
@@ -44,9 +44,11 @@ def heartbeat(
         reserved=node.settings.reserved,
         allow_odd_vcpus=node.settings.allow_odd_vcpus,
         kvm=node.kvm,
-        topology=node.topology,
+        topology=_brief(node.topology),
         pool=counted.pool,
         disk=counted.disk,
+        cpu_usage=node.cpu_usage,
+        blocks=node.blocks,
         images=node.images,
         vms=(*map(vm_report, node.vms), *_in_the_making(node, going)),
         alerts=alerts,
@@ -85,6 +87,12 @@ def changed(outcome: Outcome) -> dict[str, Any]:
         vm=vm_report(outcome.vm) if outcome.vm is not None else None,
         warnings=outcome.warnings,
     ).model_dump(mode="json")
+
+
+def _brief(topology: Topology) -> Topology:
+    """Without what only the plan of CPUs reads: on a large node it is most of a heartbeat."""
+    sockets = tuple(socket.model_copy(update={"threads": ()}) for socket in topology.sockets)
+    return topology.model_copy(update={"sockets": sockets})
 
 
 def _in_the_making(node: NodeState, going: Mapping[str, VmSpec]) -> Iterable[VmReport]:

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from ppn.host.agent.heartbeat import backoff
 from ppn.host.agent.report import heartbeat, vm_report
-from ppn.host.model import Kvm, NodeState, Settings
+from ppn.host.model import (
+    BlockDevice,
+    BlockPart,
+    CpuUsage,
+    Kvm,
+    NodeState,
+    Settings,
+    Socket,
+    Topology,
+)
 from ppn.host.spec import VmSpec
 from ppn.wire.heartbeat import Alert, Heartbeat
 from tests.unit.host.builders import UUID, make_node, make_spec, make_view
@@ -46,6 +55,24 @@ def test_node_and_vms_as_they_are() -> None:
         "x",
     )
     assert (vm.created, vm.cpu_seconds, vm.disks) == (view.created, 1.5, spec.disks)
+
+
+def test_hardware_and_its_use_are_told() -> None:
+    """HLT-02, HLT-04: all but which CPUs share a core."""
+    usage = CpuUsage(busy_seconds=1.5, idle_seconds=8.5, load=0.25)
+    root = BlockPart(name="vda1", size_mib=1000, used_by=("/",))
+    drive = BlockDevice(name="vda", size_mib=1024, model="QEMU", parts=(root,))
+    topology = Topology(
+        cpus=4,
+        sockets=(Socket(id=0, cpus=(0, 1, 2, 3), cores=2, threads=((0, 2), (1, 3))),),
+        memory_mib=8192,
+        cpu_model="AMD EPYC",
+    )
+    found = told(make_node(topology=topology, cpu_usage=usage, blocks=(drive,)))
+    assert (found.cpu_usage, found.blocks) == (usage, (drive,))
+    (socket,) = found.topology.sockets
+    assert (socket.cores, socket.cpus, socket.threads) == (2, (0, 1, 2, 3), ())
+    assert found.topology.cpu_model == "AMD EPYC"
 
 
 def test_what_is_in_flight_is_counted_and_listed() -> None:
