@@ -50,6 +50,25 @@ def test_life_of_a_vm(agent: Agent) -> None:
     assert gone.value.code == "vm_unknown"
 
 
+def test_disks_come_and_go_through_the_agent(agent: Agent) -> None:
+    """DISK-01, HOST-13: kept, attached again, discarded; QEMU stays."""
+    node, disk = agent.node, {"name": "data", "size_gib": 1}
+    agent.spawn()
+    pid = int(node.paths.pid_file("web").read_text())
+    file = node.paths.vm("web").disk("data")
+    agent.do("attach", vm="web", disk=disk)
+    assert agent.do("detach", vm="web", disk="data")["vm"]["disks"] == []
+    assert file.exists() and agent.do("detach", vm="web", disk="data")["changed"] is False
+    assert agent.do("attach", vm="web", disk=disk)["actions"][0] == "attach disk data to vm web"
+    done = agent.do("detach", vm="web", disk="data", discard=True)
+    assert done["actions"][-1] == "discard disk data of vm web" and not file.exists()
+    with pytest.raises(Refusal) as gone:
+        agent.do("detach", vm="web", disk="data", discard=True)
+    assert gone.value.code == "disk_unknown"
+    assert agent.spawn()["changed"] is False
+    assert int(node.paths.pid_file("web").read_text()) == pid
+
+
 def test_steps_are_timed_and_the_console_is_shown(agent: Agent) -> None:
     """Each step of a spawn stands in its timeline, up to the guest's first byte."""
     agent.spawn()
