@@ -30,6 +30,12 @@ def test_life_of_a_vm(agent: Agent) -> None:
     assert running.value.code == "vm_running"
     node.wait_ready("web")
     wait_for("the first beat", lambda: node.beat("web"))
+    detached = json.loads(node.ppn("host", "detach", "web", "data", "--discard").stdout)
+    assert detached["vm"]["disks"] == [] and is_alive(pid)
+    assert not node.paths.vm("web").disk("data").exists()
+    with pytest.raises(Refusal) as absent:
+        agent.do("detach", vm="web", disk="data")
+    assert absent.value.code == "disk_unknown"
     assert agent.do("stop", vm="web")["vm"]["state"] == "stopped"
     assert not is_alive(pid)
     resized = agent.do("resize", vm="web", memory_mib=384, vcpus=4)["vm"]
