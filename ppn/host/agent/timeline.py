@@ -86,6 +86,8 @@ class Timelines:
         paths: the node's files.
     """
 
+    recorder = Recorder
+
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._lock = threading.Lock()
@@ -95,7 +97,7 @@ class Timelines:
         """Record an operation from here to the end of the block, however that ends."""
         began = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = OperationRecord(operation=operation, correlation_id=correlation_id, began=began)
-        recorder = Recorder(self, vm, record)
+        recorder = self.recorder(self, vm, record)
         failed = {"outcome": "failed", "code": "agent_failed", "message": "see the agent's log"}
         changes = failed
         try:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +18,9 @@ import pytest
 
 from lab import guest
 from ppn.errors import PpnError, Refusal
+from ppn.host.agent.client import operation_of
+from ppn.host.agent.service import Service
+from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.host.sidecar import read_sidecar
 from ppn.run import run
 from ppn.wire.agent import Timeline
@@ -133,6 +137,40 @@ def test_twenty_spawns_into_room_for_three(agent: Agent) -> None:
     cpus = [vm.pinning.wanted for vm in agent.node.state().vms]
     held = [cpu for pins in cpus if pins is not None for cpu in pins.cpus]
     assert len(held) == len(set(held))
+
+
+class SlowRecorder(Recorder):
+    """Takes its time between a VM's admission and the first file of it."""
+
+    def step(self, name: str) -> None:
+        super().step(name)
+        if name == "reserve":
+            time.sleep(0.5)
+
+
+class SlowTimelines(Timelines):
+    """Timelines on a slow disk."""
+
+    recorder = SlowRecorder
+
+
+def test_what_is_admitted_is_counted_before_it_shows(node: Node) -> None:
+    """HOST-16: ten spawns, all asked for before the first has left a trace on the node."""
+    service = Service(node.paths, on_change=lambda: None, report=dict, uri=node.uri)
+    service.timelines = SlowTimelines(node.paths)
+
+    def spawn(number: int) -> str:
+        fields = {"name": f"vm-{number}", "image": "tiny", "vcpus": 2, "memory_mib": THIRD_MIB}
+        try:
+            service.do(operation_of({"operation": "spawn", "vm": fields}), f"test-{number}")
+        except Refusal as refusal:
+            return refusal.code
+        return "running"
+
+    with ThreadPoolExecutor(10) as threads:
+        codes = list(threads.map(spawn, range(10)))
+    assert codes.count("running") == ROOM == len(node.domains())
+    assert service.table.going() == () and service.table.in_flight() == ()
 
 
 def test_agent_told_to_stop_ends_what_it_began(agent: Agent) -> None:
