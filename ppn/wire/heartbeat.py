@@ -11,6 +11,8 @@ from ppn.host.model import Accelerator, BlockDevice, CpuUsage, DiskPool, Image, 
 from ppn.host.spec import Disk
 from ppn.wire.model import NodeName, Owner, VmId, Wire
 
+VmState = Literal["creating", "stabilising", "running", "stopped", "missing", "unknown"]
+
 # JSON has arrays where these have tuples; the parts stay strict.
 MANY = Field(strict=False, max_length=4096)
 
@@ -37,7 +39,7 @@ class VmReport(Wire):
 
     id: VmId
     owner: Owner
-    state: Literal["creating", "stabilising", "running", "stopped", "missing", "unknown"]
+    state: VmState
     uuid: str | None = None
     created: str = ""
     image: str = ""

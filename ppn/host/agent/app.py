@@ -29,6 +29,7 @@ LOCK_SECONDS = 5.0
 GRACE_SECONDS = 80.0
 # A node with many VMs takes long to put in order after a boot.
 START_SECONDS = 900
+ALIVE_SECONDS = 10.0
 
 log = structlog.get_logger("host-agent")
 
@@ -94,13 +95,15 @@ class Agent:
         server = Server(self._service.do, self._tickets, proxy_uid=uid)
         await server.listen(self._paths.agent_socket, gid)
         beating = self._loop.create_task(self._heart.run())
+        alive = self._loop.create_task(_say_alive())
         log.info("started", node=self._node, session=self._tickets.session)
         notify("READY=1", "STATUS=serves")
         signalled = self._loop.create_task(stopping.wait())
         await asyncio.wait({beating, signalled}, return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
         await server.close(self._paths.agent_socket, GRACE_SECONDS)
-        signalled.cancel()
+        for task in (signalled, alive):
+            task.cancel()
         if beating.done():
             beating.result()
         beating.cancel()
@@ -110,12 +113,10 @@ class Agent:
         if self._loop is None:
             return None
         try:
-            found = await self._loop.run_in_executor(self._eyes, self._observer.look)
+            return await self._loop.run_in_executor(self._eyes, self._observer.look)
         except PpnError as error:
             log.error("the node cannot be read", code=error.code, error=str(error))
             return None
-        notify("WATCHDOG=1")
-        return found
 
     def _changed(self) -> None:
         if self._loop is not None:
@@ -123,3 +124,10 @@ class Agent:
 
     def _report(self) -> dict[str, object]:
         return self._observer.report()
+
+
+async def _say_alive() -> None:
+    """Tell systemd that the event loop turns; a look may take long after libvirt was away."""
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(ALIVE_SECONDS)

@@ -79,6 +79,11 @@ class Heart:
             except TimeoutError:
                 continue
 
+    async def _newer_than(self, told: int) -> tuple[int, bytes]:
+        async with self._news:
+            await self._news.wait_for(lambda: self._newest[0] > told)
+            return self._newest
+
     async def _tell(self, controller: str) -> None:
         told = failures = 0
         limits = httpx.Limits(max_connections=1)
@@ -87,9 +92,7 @@ class Heart:
             timeout=SEND_SECONDS, limits=limits, trust_env=False
         ) as client:
             while True:
-                async with self._news:
-                    await self._news.wait_for(lambda: self._newest[0] > told)  # noqa: B023
-                    number, body = self._newest
+                number, body = await self._newer_than(told)
                 problem = await _send(client, controller + PATH, body)
                 if problem is None:
                     if failures:

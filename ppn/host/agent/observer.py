@@ -126,6 +126,7 @@ class Observer:
             sequence=self._sequence,
             in_flight=look.in_flight,
             alerts=self._alerts,
+            settling=self._service.settling.vms(),
         )
 
     def _tasks(self, node: NodeState, busy: frozenset[str]) -> tuple[Task, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from ppn.host.apply import Outcome
@@ -10,7 +10,7 @@ from ppn.host.forecast import with_in_flight
 from ppn.host.model import NodeState, Topology, VmView
 from ppn.host.spec import VmSpec
 from ppn.wire.agent import Changed
-from ppn.wire.heartbeat import Alert, Heartbeat, VmReport
+from ppn.wire.heartbeat import Alert, Heartbeat, VmReport, VmState
 
 # What a VM is called whose owner neither its sidecar nor its domain can tell.
 NOBODY = "unknown"
@@ -24,6 +24,7 @@ def heartbeat(
     sequence: int,
     in_flight: Iterable[VmSpec] = (),
     alerts: tuple[Alert, ...] = (),
+    settling: Container[str] = frozenset(),
 ) -> Heartbeat:
     """The node as the controllers shall see it (HOST-06, HOST-08).
 
@@ -34,6 +35,7 @@ def heartbeat(
         sequence: counts up within the session.
         in_flight: VMs that operations are changing, as they shall be.
         alerts: what is not as it should be.
+        settling: VMs whose memory still moves.
     """
     going = {spec.name: spec for spec in in_flight}
     counted = with_in_flight(node, going.values())
@@ -50,18 +52,23 @@ def heartbeat(
         cpu_usage=node.cpu_usage,
         blocks=node.blocks,
         images=node.images,
-        vms=(*map(vm_report, node.vms), *_in_the_making(node, going)),
+        vms=(*(vm_report(vm, settling) for vm in node.vms), *_in_the_making(node, going)),
         alerts=alerts,
     )
 
 
-def vm_report(vm: VmView) -> VmReport:
-    """A VM as its node reports it."""
+def vm_report(vm: VmView, settling: Container[str] = frozenset()) -> VmReport:
+    """A VM as its node reports it.
+
+    Args:
+        vm: the VM as it is.
+        settling: VMs whose memory still moves.
+    """
     spec = vm.spec
     return VmReport(
         id=vm.name,
         owner=vm.owner or NOBODY,
-        state="creating" if vm.phase == "creating" else vm.state,
+        state=_state(vm, settling),
         uuid=vm.uuid,
         created=vm.created,
         image=spec.image if spec is not None else "",
@@ -79,12 +86,23 @@ def vm_report(vm: VmView) -> VmReport:
     )
 
 
-def changed(outcome: Outcome) -> dict[str, Any]:
-    """What a change did, as its caller reads it."""
+def _state(vm: VmView, settling: Container[str]) -> VmState:
+    if vm.phase == "creating":
+        return "creating"
+    return "stabilising" if vm.state == "running" and vm.name in settling else vm.state
+
+
+def changed(outcome: Outcome, settling: Container[str] = frozenset()) -> dict[str, Any]:
+    """What a change did, as its caller reads it.
+
+    Args:
+        outcome: of the change.
+        settling: VMs whose memory still moves.
+    """
     return Changed(
         changed=bool(outcome.actions),
         actions=tuple(map(str, outcome.actions)),
-        vm=vm_report(outcome.vm) if outcome.vm is not None else None,
+        vm=vm_report(outcome.vm, settling) if outcome.vm is not None else None,
         warnings=outcome.warnings,
     ).model_dump(mode="json")
 

@@ -14,6 +14,7 @@ from ppn.host.agent.first_output import FirstOutput, file_size
 from ppn.host.agent.policy import unknown, wanted
 from ppn.host.agent.recovery import Task
 from ppn.host.agent.report import changed, vm_report
+from ppn.host.agent.settling import Settling
 from ppn.host.agent.table import LockTable
 from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.host.apply import Admitted, Outcome, carry_out, prepare
@@ -27,6 +28,7 @@ from ppn.host.model import NodeState, Pins
 from ppn.host.numa import choose_pins
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
+from ppn.host.settle import settles
 from ppn.host.state import read_boot_id, read_state, state_through
 from ppn.wire.agent import (
     Apply,
@@ -84,6 +86,7 @@ class Service:
         self.paths = paths
         self.table = LockTable()
         self.timelines = Timelines(paths)
+        self.settling = Settling(on_change, uri)
         self._first_output = FirstOutput()
         self._on_change = on_change
         self._report = report
@@ -132,7 +135,8 @@ class Service:
     def _answer(self, body: Question) -> dict[str, Any]:
         match body:
             case ListVms():
-                vms = tuple(map(vm_report, self._look().vms))
+                settling = self.settling.vms()
+                vms = tuple(vm_report(vm, settling) for vm in self._look().vms)
                 return VmList(vms=vms).model_dump(mode="json")
             case ShowVm():
                 return self._show(body.vm)
@@ -162,7 +166,7 @@ class Service:
                     correlation_id,
                     lambda node: prepare_detach(body.vm, body.disk, node, discard=body.discard),
                 )
-                return changed(outcome)
+                return changed(outcome, self.settling.vms())
             case Enforce():
                 with self._alone(WHOLE_NODE, body.operation, correlation_id) as backend:
                     return enforce_through(self.paths, backend).as_dict()
@@ -181,7 +185,7 @@ class Service:
                     correlation_id,
                     lambda node: prepare(wanted(body, node), node),
                 )
-                return changed(outcome)
+                return changed(outcome, self.settling.vms())
 
     @contextmanager
     def _alone(self, vm: str, operation: str, correlation_id: str) -> Iterator[Backend]:
@@ -247,6 +251,8 @@ class Service:
         outcome = carry_out(work, self.paths, backend, on_step=on_step)
         if any(action.kind is ActionKind.START for action in outcome.actions):
             self._first_output.expect(serial, before, recorder.guest_ran)
+            if settles(work.spec):
+                self.settling.begin(work.spec.name)
         return outcome
 
     def _look(self) -> NodeState:
@@ -255,7 +261,7 @@ class Service:
     def _show(self, vm: str) -> dict[str, Any]:
         view = self._look().vm(vm)
         if view is not None:
-            return OneVm(vm=vm_report(view)).model_dump(mode="json")
+            return OneVm(vm=vm_report(view, self.settling.vms())).model_dump(mode="json")
         last = self.timelines.last(vm)
         raise unknown(
             vm,

@@ -18,6 +18,7 @@ import pytest
 
 from lab import guest
 from ppn.errors import PpnError, Refusal
+from ppn.host import settle
 from ppn.host.agent.client import operation_of
 from ppn.host.agent.service import Service
 from ppn.host.agent.timeline import Recorder, Timelines
@@ -171,6 +172,23 @@ def test_what_is_admitted_is_counted_before_it_shows(node: Node) -> None:
         codes = list(threads.map(spawn, range(10)))
     assert codes.count("running") == ROOM == len(node.domains())
     assert service.table.going() == () and service.table.in_flight() == ()
+
+
+def test_a_large_vm_settles_before_it_is_said_to_run(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DISK-03: it is told to be stabilising until its memory is steady, and then to run."""
+    monkeypatch.setattr(settle, "LARGE_MIB", 256)
+    told = threading.Event()
+    service = Service(node.paths, on_change=told.set, report=dict, uri=node.uri)
+    spec = {"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
+    made = service.do(operation_of({"operation": "spawn", "vm": spec}), "test-settle")
+    assert made["vm"]["state"] == "stabilising"
+    told.clear()
+    show = operation_of({"operation": "show", "vm": "web"})
+    assert service.do(show, "test-settle")["vm"]["state"] == "stabilising"
+    assert told.wait(timeout=60)
+    assert service.do(show, "test-settle")["vm"]["state"] == "running"
 
 
 def test_agent_told_to_stop_ends_what_it_began(agent: Agent) -> None:
