@@ -1,0 +1,1 @@
+"""The pool on a virtual clock: production decisions, everything else made of chance."""

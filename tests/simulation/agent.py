@@ -1,0 +1,176 @@
+"""A node's agent in a few lines: what it holds, admits and says of itself.
+
+Its admission is a model of `ppn.host.policy` and `ppn.host.forecast`, cheap enough to run 10^5
+schedules; `test_schedules.py` shows that it decides and counts as they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from random import Random
+from typing import Literal
+
+from ppn.fleet.model import Demand
+from ppn.host.model import DiskPool, Image, Kvm, Pool, Socket, Topology
+from ppn.wire.heartbeat import Heartbeat, VmNetwork, VmReport
+
+BUFFER_MIB = 512
+IMAGES = (Image(name="tiny", digest="0", disk_mib=1024),)
+KVM = {usable: Kvm(usable=usable, reason="chance", probed=True) for usable in (True, False)}
+TOPOLOGIES = {
+    (cpus, memory): Topology(
+        cpus=cpus,
+        sockets=(Socket(id=0, cpus=tuple(range(cpus)), cores=cpus),),
+        memory_mib=memory,
+    )
+    for cpus in (4, 8)
+    for memory in (4096, 8192)
+}
+NETWORK = VmNetwork(range="10.9.0.0/29", first_port=30000, last_port=30009)
+
+
+class Vm:
+    """A VM on a node; `creating` holds capacity like one that runs."""
+
+    __slots__ = ("address", "demand", "id", "report", "state", "uuid")
+
+    def __init__(self, vm: str, demand: Demand, address: str | None, uuid: str) -> None:
+        self.id = vm
+        self.demand = demand
+        self.address = address
+        self.uuid = uuid
+        self.become("creating")
+
+    def become(self, state: Literal["creating", "running", "stopped"]) -> None:
+        """Change its state, and what its node reports of it."""
+        self.state = state
+        demand = self.demand
+        self.report = VmReport.model_construct(
+            id=self.id,
+            owner=demand.owner,
+            state=state,
+            uuid=self.uuid,
+            image=demand.image,
+            label=demand.label,
+            vcpus=demand.vcpus,
+            memory_mib=demand.memory_mib,
+            current_mib=demand.memory_mib,
+            minimum_mib=demand.memory_mib,
+            disk_gib=demand.root_gib,
+            address=self.address,
+        )
+
+
+@dataclass
+class Agent:
+    """One node.
+
+    Args:
+        number: of the node.
+        random: its chance; also draws what hardware it has.
+    """
+
+    number: int
+    random: Random
+    vms: dict[str, Vm] = field(default_factory=dict)
+    sequence: int = 0
+
+    def __post_init__(self) -> None:
+        random = self.random
+        self.name = f"n{self.number}"
+        self.address = IPv4Address(0x0A080001 + self.number)
+        self.topology = TOPOLOGIES[random.choice((4, 4, 8)), random.choice((4096, 8192))]
+        self.disk_mib = random.choice((8, 64)) * 1024
+        self.reserved = random.random() < 0.3
+        self.kvm = KVM[random.random() < 0.5]
+        self.odd = random.random() < 0.5
+        self.network = NETWORK if random.random() < 0.5 else None
+        self.begin()
+        self.empty = self._empty()
+
+    def begin(self) -> None:
+        """Start a session: no ticket of the one before is good any more."""
+        self.session = f"{self.random.getrandbits(128):032x}"
+        self.sequence = 0
+        self.nonces: set[int] = set()
+
+    def figures(self) -> tuple[int, int, int]:
+        """vCPUs, memory in MiB and disk in MiB of all VMs."""
+        demands = [vm.demand for vm in self.vms.values()]
+        return (
+            sum(one.vcpus for one in demands),
+            sum(one.memory_mib for one in demands),
+            sum(one.disk_mib for one in demands),
+        )
+
+    def refusal(self, vm: str, demand: Demand, address: str | None) -> str | None:
+        """The first constraint that keeps a VM from this node; None when it is admitted."""
+        vcpus, memory, disk = self.figures()
+        if vm in self.vms:
+            return "vm_busy" if self.vms[vm].state == "creating" else "vm_exists"
+        if address is not None and address in {one.address for one in self.vms.values()}:
+            return "address_taken"
+        if demand.vcpus > self.topology.cpus:
+            return "vcpus_exceed_socket"
+        if demand.vcpus % 2 and not self.odd:
+            return "vcpus_odd"
+        if vcpus + demand.vcpus > self.topology.cpus:
+            return "vcpus_exhausted"
+        if memory + demand.memory_mib > self.topology.memory_mib - BUFFER_MIB:
+            return "memory_exhausted"
+        if disk + demand.disk_mib > self.disk_mib:
+            return "disk_exhausted"
+        return None
+
+    def admit(self, vm: str, demand: Demand, address: str | None) -> None:
+        """Enter a VM that nothing refuses."""
+        self.vms[vm] = Vm(vm, demand, address, f"{self.random.getrandbits(64):016x}")
+
+    def heartbeat(self) -> Heartbeat:
+        """What it says of itself now; not validated again, for speed."""
+        self.sequence += 1
+        vcpus, memory, disk = self.figures()
+        physical = self.topology.memory_mib
+        pool = {
+            "available_mib": physical - memory,
+            "free_mib": physical - memory,
+            "startable_mib": physical - BUFFER_MIB - memory,
+            "vcpus_allocated": vcpus,
+        }
+        return self.empty.model_copy(
+            update={
+                "session": self.session,
+                "sequence": self.sequence,
+                "pool": self.empty.pool.model_copy(update=pool),
+                "disk": self.empty.disk.model_copy(update={"promised_mib": disk}),
+                "vms": tuple(vm.report for vm in self.vms.values()),
+            }
+        )
+
+    def _empty(self) -> Heartbeat:
+        physical = self.topology.memory_mib
+        return Heartbeat.model_construct(
+            node=self.name,
+            session=self.session,
+            sequence=0,
+            reserved=self.reserved,
+            allow_odd_vcpus=self.odd,
+            kvm=self.kvm,
+            topology=self.topology,
+            pool=Pool.model_construct(
+                physical_mib=physical,
+                available_mib=physical,
+                free_mib=physical,
+                startable_mib=physical - BUFFER_MIB,
+                reserved_mib=BUFFER_MIB,
+                vcpus=self.topology.cpus,
+                vcpu_buffer=0,
+                vcpus_allocated=0,
+            ),
+            disk=DiskPool.model_construct(
+                total_mib=self.disk_mib, free_mib=self.disk_mib, promised_mib=0
+            ),
+            network=self.network,
+            images=IMAGES,
+        )

@@ -1,0 +1,214 @@
+"""A controller around the production registry: calls, retries, time-outs, idempotency.
+
+It keeps beside the registry what it has asked of whom, and compares the registry with that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from ppn.errors import Refusal
+from ppn.fleet.model import MARGIN_MIB, Demand, NodeView
+from ppn.fleet.node import Reservation
+from ppn.fleet.registry import SETTLE_SECONDS, Registry
+from ppn.wire.heartbeat import Heartbeat
+from ppn.wire.problems import NoCapacity, NodeRefusal
+
+CALL_SECONDS = 15.0
+# Refusals after which the VM may be there, made by another request: nobody else is asked.
+THERE = frozenset({"vm_busy", "vm_exists"})
+
+
+@dataclass(slots=True)
+class Call:
+    """A VM this controller has asked a node for, as the registry should count it.
+
+    Args:
+        reservation: what was decided.
+        begun: when, on the controller's clock.
+        ended: when the call ended without a refusal; None while it runs.
+    """
+
+    reservation: Reservation
+    begun: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class Controller:
+    """One controller.
+
+    Args:
+        addresses: the inventory's mesh addresses by node.
+        now: the time on its own clock.
+        send: takes a spawn to a node.
+        says: takes what a client is told: the VM's id and `running`, `refused` or `unknown`.
+    """
+
+    addresses: dict[str, IPv4Address]
+    now: float
+    send: Callable[[Reservation], None]
+    says: Callable[[str, str], None]
+    registry: Registry = field(init=False)
+    beats: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    gone: dict[tuple[str, str], str] = field(default_factory=dict)
+    refused: dict[str, dict[str, NodeRefusal]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(self.addresses, self.now)
+
+    def hear(self, beat: Heartbeat) -> None:
+        """Take a heartbeat, and check that what it changed is as it must be."""
+        try:
+            self.registry.hear(beat, self.addresses[beat.node], self.now)
+        except Refusal as refusal:
+            assert refusal.code == "heartbeat_old", refusal
+            return
+        self.beats[beat.node] = (beat, self.now)
+        listed = {vm.id: vm.uuid for vm in beat.vms}
+        for vm, call in list(self.calls.items()):
+            if call.reservation.node == beat.node and self._is_over(call, beat, listed):
+                del self.calls[vm]
+        for vm, node in list(self.gone):
+            if node == beat.node and listed.get(vm) != self.gone[vm, node]:
+                del self.gone[vm, node]
+        self.check(beat.node)
+
+    def create(self, vm: str, demand: Demand) -> None:
+        """Place a VM and ask the node for it."""
+        self.registry.expire(self.now)
+        views = list(self.registry.index.views().values())
+        refused = self.refused.setdefault(vm, {})
+        for name, (beat, _) in self.beats.items():
+            known = any(one.id == vm for one in beat.vms) and (vm, name) not in self.gone
+            assert not known or self.registry.find(vm, self.now), f"{vm} on {name} is forgotten"
+        try:
+            reservation = self.registry.reserve(vm, demand, self.now, excluded=refused)
+        except NoCapacity as refusal:
+            assert not any(fits(demand, view) for view in views if view.name not in refused)
+            assert len(refusal.nodes) == len(self.addresses)
+            self.says(vm, "refused")
+            return
+        self._check_choice(reservation, [view for view in views if view.name not in refused])
+        self._ask([reservation])
+
+    def create_all(self, wanted: dict[str, Demand]) -> None:
+        """Place a batch, all or nothing, and ask the nodes for its VMs."""
+        before = self.registry.index.views() | {}
+        try:
+            found = self.registry.reserve_all(wanted, self.now)
+        except NoCapacity:
+            self.registry.expire(self.now)
+            assert {name: before[name] for name in self.registry.index.views()} == dict(
+                self.registry.index.views()
+            ), "a batch that was refused left something behind"
+            for vm in wanted:
+                self.says(vm, "refused")
+            return
+        self._ask([one for one in found.values() if isinstance(one, Reservation)])
+
+    def answered(self, vm: str, node: str, code: str) -> None:
+        """The answer of a node to a spawn; `running` or the code of its refusal."""
+        call = self.calls.get(vm)
+        if call is None or call.ended is not None or call.reservation.node != node:
+            return
+        if code == "running" or code in THERE:
+            self._end(vm, call)
+            self.says(vm, "running" if code == "running" else "unknown")
+            return
+        del self.calls[vm]
+        self.registry.release(vm)
+        self.check(node)
+        self.refused[vm][node] = NodeRefusal(node=node, code=code, message=code)
+        if self.registry.find(vm, self.now):
+            self.says(vm, "unknown")
+        else:
+            self.create(vm, call.reservation.demand)
+
+    def time_out(self) -> None:
+        """End calls that have taken too long; what became of them heartbeats will tell."""
+        for vm, call in list(self.calls.items()):
+            if call.ended is None and self.now - call.begun >= CALL_SECONDS:
+                self._end(vm, call)
+                self.says(vm, "unknown")
+
+    def destroyed(self, vm: str, node: str) -> None:
+        """A node says that nothing is left of a VM."""
+        self.calls.pop(vm, None)
+        beat = self.beats.get(node)
+        listed = [one.uuid for one in beat[0].vms if one.id == vm] if beat else []
+        if listed and listed[0] is not None:
+            self.gone[vm, node] = listed[0]
+        self.registry.forget(vm, node, self.now)
+        self.check(node)
+
+    def check(self, name: str) -> None:
+        """Nothing given away is offered again, and nothing is kept back for ever."""
+        if name not in self.beats:
+            return
+        view = self.registry.view(self.registry.nodes[name])
+        assert view is not None
+        beat, _ = self.beats[name]
+        listed = {vm.id: vm for vm in beat.vms}
+        hidden = [vm for vm, node in self.gone if node == name and vm in listed]
+        pending = [
+            call.reservation.demand
+            for vm, call in self.calls.items()
+            if call.reservation.node == name and (vm not in listed or vm in hidden)
+        ]
+        vcpus = beat.pool.vcpus - beat.pool.vcpus_allocated - sum(one.vcpus for one in pending)
+        memory = beat.pool.startable_mib - MARGIN_MIB - sum(one.memory_mib for one in pending)
+        disk = beat.disk.free_mib - beat.disk.promised_mib - sum(one.disk_mib for one in pending)
+        back = [listed[vm] for vm in hidden]
+        # A destroyed VM may be credited until the node insists on it.
+        assert vcpus <= view.free_vcpus <= vcpus + sum(vm.vcpus for vm in back)
+        assert memory <= view.free_memory_mib <= memory + sum(vm.memory_mib for vm in back)
+        assert disk <= view.free_disk_mib <= disk + sum(vm.disk_gib for vm in back) * 1024
+
+    def _ask(self, reservations: list[Reservation]) -> None:
+        for one in reservations:
+            self.calls[one.vm] = Call(one, self.now)
+        for one in reservations:
+            self.refused.setdefault(one.vm, {})
+            self.check(one.node)
+            self.send(one)
+
+    def _end(self, vm: str, call: Call) -> None:
+        self.registry.settle(vm, self.now)
+        call.ended = self.now
+        name = call.reservation.node
+        beat, _ = self.beats[name]
+        if any(one.id == vm for one in beat.vms) and (vm, name) not in self.gone:
+            del self.calls[vm]
+        self.check(name)
+
+    def _is_over(self, call: Call, beat: Heartbeat, listed: dict[str, str | None]) -> bool:
+        """Whether a heartbeat is the last word on a call."""
+        vm = call.reservation.vm
+        if vm in listed and listed[vm] != self.gone.get((vm, beat.node)):
+            return call.ended is not None
+        if call.reservation.session != beat.session:
+            return True
+        return call.ended is not None and self.now - call.ended >= SETTLE_SECONDS
+
+    def _check_choice(self, reservation: Reservation, views: list[NodeView]) -> None:
+        """The chosen node fits in this controller's view, and the two passes were kept."""
+        fitting = {view.name: view for view in views if fits(reservation.demand, view)}
+        assert reservation.node in fitting, f"{reservation.vm} does not fit {reservation.node}"
+        if fitting[reservation.node].reserved:
+            assert all(view.reserved for view in fitting.values()), "the two passes were not kept"
+
+
+def fits(demand: Demand, view: NodeView) -> bool:
+    """Whether a node seems to have room, with none of the code under test."""
+    return (
+        demand.vcpus <= min(view.free_vcpus, view.largest_socket)
+        and (demand.vcpus % 2 == 0 or view.allow_odd)
+        and demand.memory_mib <= view.free_memory_mib
+        and demand.disk_mib <= view.free_disk_mib
+        and view.addresses != 0
+        and (not demand.anti_affinity or (demand.owner, demand.anti_affinity) not in view.labels)
+    )
