@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from ppn.errors import Refusal
 from ppn.fleet.model import MARGIN_MIB, Demand, NodeView
 from ppn.fleet.node import Reservation
-from ppn.fleet.registry import SETTLE_SECONDS, Registry
+from ppn.fleet.registry import SETTLE_SECONDS, STALE_SECONDS, Registry
 from ppn.wire.heartbeat import Heartbeat
 from ppn.wire.problems import NoCapacity, NodeRefusal
 
@@ -56,6 +56,7 @@ class Controller:
     calls: dict[str, Call] = field(default_factory=dict)
     gone: dict[tuple[str, str], str] = field(default_factory=dict)
     refused: dict[str, dict[str, NodeRefusal]] = field(default_factory=dict)
+    sessions: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.registry = Registry(self.addresses, self.now)
@@ -67,6 +68,7 @@ class Controller:
         except Refusal as refusal:
             assert refusal.code == "heartbeat_old", refusal
             return
+        self._check_order(beat)
         self.beats[beat.node] = (beat, self.now)
         listed = {vm.id: vm.uuid for vm in beat.vms}
         for vm, call in list(self.calls.items()):
@@ -81,6 +83,8 @@ class Controller:
         """Place a VM and ask the node for it."""
         self.registry.expire(self.now)
         views = list(self.registry.index.views().values())
+        heard = {name for name, (_, at) in self.beats.items() if self.now - at <= STALE_SECONDS}
+        assert {view.name for view in views} == heard, "candidates are those heard lately"
         refused = self.refused.setdefault(vm, {})
         for name, (beat, _) in self.beats.items():
             known = any(one.id == vm for one in beat.vms) and (vm, name) not in self.gone
@@ -174,6 +178,7 @@ class Controller:
         for one in reservations:
             self.refused.setdefault(one.vm, {})
             self.check(one.node)
+            self._check_address(one)
             self.send(one)
 
     def _end(self, vm: str, call: Call) -> None:
@@ -193,6 +198,28 @@ class Controller:
         if call.reservation.session != beat.session:
             return True
         return call.ended is not None and self.now - call.ended >= SETTLE_SECONDS
+
+    def _check_order(self, beat: Heartbeat) -> None:
+        """What was accepted is newer, or of a session that still speaks when the other does not."""
+        if beat.node in self.beats:
+            newest, at = self.beats[beat.node]
+            if beat.session == newest.session:
+                assert beat.sequence > newest.sequence
+            else:
+                assert beat.session not in self.sessions or self.now - at > STALE_SECONDS
+        self.sessions.add(beat.session)
+
+    def _check_address(self, reservation: Reservation) -> None:
+        """The address is given to nobody else, as far as this controller can know."""
+        node = reservation.node
+        beat, _ = self.beats[node]
+        taken = [vm.address for vm in beat.vms if (vm.id, node) not in self.gone]
+        taken += [
+            call.reservation.address
+            for call in self.calls.values()
+            if call.reservation.node == node and call.reservation is not reservation
+        ]
+        assert reservation.address is None or reservation.address not in taken
 
     def _check_choice(self, reservation: Reservation, views: list[NodeView]) -> None:
         """The chosen node fits in this controller's view, and the two passes were kept."""
