@@ -141,18 +141,28 @@ def view_of(
         gone: VMs destroyed there that the heartbeat still counts.
     """
     pool, disk, network = heartbeat.pool, heartbeat.disk, heartbeat.network
-    lost = {vm.id for vm in gone}
-    stay = [vm for vm in heartbeat.vms if vm.id not in lost] if lost else heartbeat.vms
-    labels = {(vm.owner, vm.label) for vm in stay if vm.label}
-    labels |= {(demand.owner, demand.label) for demand in placed if demand.label}
-    addresses = {vm.address for vm in stay if vm.address is not None}
+    vms: Sequence[VmReport] = heartbeat.vms
     vcpus = pool.vcpus - pool.vcpu_buffer
-    # What is promised for good, and what is there: a new VM counts wholly against both.
-    promised = pool.available_mib - pool.reserved_mib + sum(vm.minimum_mib for vm in gone)
-    startable = pool.startable_mib + sum(vm.current_mib or 0 for vm in gone)
-    taken_mib = sum(demand.memory_mib for demand in placed)
-    freed_disk = sum(disks_mib(vm.disk_gib, vm.disks) for vm in gone)
-    taken_disk = sum(demand.disk_mib for demand in placed)
+    free_vcpus = vcpus - pool.vcpus_allocated
+    # What is promised for good, and what is there: a VM counts against both.
+    promised = pool.available_mib - pool.reserved_mib
+    startable = pool.startable_mib
+    free_disk = disk.free_mib - disk.promised_mib
+    if gone:
+        lost = {vm.id for vm in gone}
+        vms = [vm for vm in vms if vm.id not in lost]
+        free_vcpus += sum(vm.vcpus for vm in gone)
+        promised += sum(vm.minimum_mib for vm in gone)
+        startable += sum(vm.current_mib or 0 for vm in gone)
+        free_disk += sum(disks_mib(vm.disk_gib, vm.disks) for vm in gone)
+    for demand in placed:
+        free_vcpus -= demand.vcpus
+        promised -= demand.memory_mib
+        startable -= demand.memory_mib
+        free_disk -= demand.disk_mib
+    labels = {(vm.owner, vm.label) for vm in vms if vm.label}
+    labels.update((demand.owner, demand.label) for demand in placed if demand.label)
+    addresses = {vm.address for vm in vms if vm.address is not None}
     return NodeView(
         name=heartbeat.node,
         reserved=heartbeat.reserved,
@@ -160,14 +170,11 @@ def view_of(
         allow_odd=heartbeat.allow_odd_vcpus,
         largest_socket=heartbeat.topology.largest_socket,
         vcpus=vcpus,
-        free_vcpus=vcpus
-        - pool.vcpus_allocated
-        + sum(vm.vcpus for vm in gone)
-        - sum(demand.vcpus for demand in placed),
+        free_vcpus=free_vcpus,
         memory_mib=pool.physical_mib - pool.reserved_mib,
-        free_memory_mib=min(promised, startable) - taken_mib - MARGIN_MIB,
+        free_memory_mib=min(promised, startable) - MARGIN_MIB,
         disk_mib=disk.total_mib,
-        free_disk_mib=disk.free_mib - disk.promised_mib + freed_disk - taken_disk,
+        free_disk_mib=free_disk,
         images={image.name: image.disk_mib for image in heartbeat.images},
         labels=frozenset(labels),
         addresses=places(network.range) - len(addresses) - len(placed) if network else None,

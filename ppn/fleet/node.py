@@ -21,6 +21,7 @@ class Reservation:
     """A VM that this controller has placed, until heartbeats speak for it.
 
     Args:
+        number: differs from that of every other decision of this controller.
         vm: its id.
         node: where it goes.
         session: the agent's session it was decided for; the ticket names it.
@@ -32,6 +33,7 @@ class Reservation:
         report: the VM as the agent answered; None before.
     """
 
+    number: int
     vm: str
     node: str
     session: str
@@ -147,7 +149,9 @@ class Node:
                 vm: one for vm, one in self.reserved.items() if self._stands(one, settled)
             }
 
-    def reserve(self, vm: str, demand: Demand, passed: Passed, batch: str) -> Reservation:
+    def reserve(
+        self, number: int, vm: str, demand: Demand, passed: Passed, batch: str
+    ) -> Reservation:
         """Debit a VM; the node has been heard and has room for it.
 
         Raises:
@@ -160,15 +164,19 @@ class Node:
             addresses += [one.address for one in self.reserved.values()]
             taken = {address for address in addresses if address is not None}
             address = next_address(heartbeat.network.range, taken, vm)
-        reservation = Reservation(vm, self.name, heartbeat.session, demand, passed, address, batch)
+        session = heartbeat.session
+        reservation = Reservation(number, vm, self.name, session, demand, passed, address, batch)
         self.reserved[vm] = reservation
         return reservation
 
-    def settle(self, vm: str, now: float, report: VmReport | None) -> None:
-        """The call that makes a VM has ended; nothing happens if none is reserved."""
-        reservation = self.reserved.get(vm)
-        if reservation is None:
-            return
+    def holds(self, reservation: Reservation) -> bool:
+        """Whether this very decision still stands, and not a later one for the same VM."""
+        standing = self.reserved.get(reservation.vm)
+        return standing is not None and standing.number == reservation.number
+
+    def settle(self, reservation: Reservation, now: float, report: VmReport | None) -> None:
+        """The call that makes a VM has ended; its reservation stands."""
+        vm = reservation.vm
         if vm in self.reported and vm not in self.gone:
             del self.reserved[vm]
         else:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from ipaddress import IPv4Address
+from itertools import count
 
 from ppn.errors import Refusal
 from ppn.fleet.index import Index
@@ -41,6 +42,7 @@ class Registry:
     def __init__(self, addresses: Mapping[str, IPv4Address], now: float) -> None:
         self._nodes = {name: Node(name, address) for name, address in addresses.items()}
         self._started = now
+        self._numbers = count()
         self._warm = False
         self._unheard = set(addresses)
         self._index = Index()
@@ -180,31 +182,37 @@ class Registry:
                 found[vm] = self.reserve(vm, demand, now, batch=batch)
             except Refusal as refusal:
                 if not per_item:
-                    for placed in found:
-                        self.release(placed)
+                    for placed in found.values():
+                        if isinstance(placed, Reservation):
+                            self.release(placed)
                     raise
                 found[vm] = refusal
         return found
 
-    def settle(self, vm: str, now: float, report: VmReport | None = None) -> None:
-        """The call that makes a reserved VM has ended.
+    def settle(self, reservation: Reservation, now: float, report: VmReport | None = None) -> None:
+        """The call that makes a reserved VM has ended, and was not refused.
 
         Args:
-            vm: its id.
+            reservation: what was decided; nothing happens if it does not stand any more.
             now: seconds.
             report: the VM as the agent answered; None when the answer did not come, so that
                 only heartbeats can tell.
         """
-        for node in self._at(vm):
-            node.settle(vm, now, report)
+        node = self._nodes[reservation.node]
+        if node.holds(reservation):
+            node.settle(reservation, now, report)
 
-    def release(self, vm: str) -> None:
-        """A reserved VM was surely not made: credit it again; nothing happens if there is none."""
-        for node in self._at(vm):
+    def release(self, reservation: Reservation) -> None:
+        """A reserved VM was surely not made by this decision: credit it again.
+
+        Nothing happens if it does not stand any more, as after a newer session of the agent.
+        """
+        node = self._nodes[reservation.node]
+        if node.holds(reservation):
             before = node.held()
-            if node.reserved.pop(vm, None) is not None:
-                self._note(node, before)
-                self._refresh(node)
+            del node.reserved[reservation.vm]
+            self._note(node, before)
+            self._refresh(node)
 
     def forget(self, vm: str, name: str, now: float) -> None:
         """Nothing is left of a VM on a node, says its agent: credit it at once.
@@ -247,7 +255,7 @@ class Registry:
     def _debit(self, vm: str, demand: Demand, choice: Choice, batch: str) -> Reservation:
         node = self._nodes[choice.node.name]
         before = node.held()
-        reservation = node.reserve(vm, demand, choice.passed, batch)
+        reservation = node.reserve(next(self._numbers), vm, demand, choice.passed, batch)
         self._note(node, before)
         self._refresh(node)
         return reservation

@@ -7,6 +7,7 @@ schedules; `test_schedules.py` shows that it decides and counts as they do.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address
 from random import Random
 from typing import Literal
@@ -82,18 +83,17 @@ class Agent:
         self.address = IPv4Address(0x0A080001 + self.number)
         self.topology = TOPOLOGIES[random.choice((4, 4, 8)), random.choice((4096, 8192))]
         self.disk_mib = random.choice((8, 64)) * 1024
-        self.reserved = random.random() < 0.3
-        self.kvm = KVM[random.random() < 0.5]
         self.odd = random.random() < 0.5
-        self.network = NETWORK if random.random() < 0.5 else None
+        reserved, kvm, network = (random.random() < odds for odds in (0.3, 0.5, 0.5))
         self.begin()
-        self.empty = self._empty()
+        self.empty = empty_heartbeat(
+            self.name, self.topology, self.disk_mib, reserved, kvm, self.odd, network
+        )
 
     def begin(self) -> None:
         """Start a session: no ticket of the one before is good any more."""
         self.session = f"{self.random.getrandbits(128):032x}"
         self.sequence = 0
-        self.nonces: set[int] = set()
 
     def figures(self) -> tuple[int, int, int]:
         """vCPUs, memory in MiB and disk in MiB of all VMs."""
@@ -148,29 +148,37 @@ class Agent:
             }
         )
 
-    def _empty(self) -> Heartbeat:
-        physical = self.topology.memory_mib
-        return Heartbeat.model_construct(
-            node=self.name,
-            session=self.session,
-            sequence=0,
-            reserved=self.reserved,
-            allow_odd_vcpus=self.odd,
-            kvm=self.kvm,
-            topology=self.topology,
-            pool=Pool.model_construct(
-                physical_mib=physical,
-                available_mib=physical,
-                free_mib=physical,
-                startable_mib=physical - BUFFER_MIB,
-                reserved_mib=BUFFER_MIB,
-                vcpus=self.topology.cpus,
-                vcpu_buffer=0,
-                vcpus_allocated=0,
-            ),
-            disk=DiskPool.model_construct(
-                total_mib=self.disk_mib, free_mib=self.disk_mib, promised_mib=0
-            ),
-            network=self.network,
-            images=IMAGES,
-        )
+
+@lru_cache(maxsize=4096)
+def empty_heartbeat(
+    name: str,
+    topology: Topology,
+    disk_mib: int,
+    reserved: bool,
+    kvm: bool,
+    odd: bool,
+    network: bool,
+) -> Heartbeat:
+    """The heartbeat of a node with this hardware that holds nothing."""
+    return Heartbeat(
+        node=name,
+        session="0" * 32,
+        sequence=0,
+        reserved=reserved,
+        allow_odd_vcpus=odd,
+        kvm=KVM[kvm],
+        topology=topology,
+        pool=Pool(
+            physical_mib=topology.memory_mib,
+            available_mib=topology.memory_mib,
+            free_mib=topology.memory_mib,
+            startable_mib=topology.memory_mib - BUFFER_MIB,
+            reserved_mib=BUFFER_MIB,
+            vcpus=topology.cpus,
+            vcpu_buffer=0,
+            vcpus_allocated=0,
+        ),
+        disk=DiskPool(total_mib=disk_mib, free_mib=disk_mib, promised_mib=0),
+        network=NETWORK if network else None,
+        images=IMAGES,
+    )

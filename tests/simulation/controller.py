@@ -101,36 +101,41 @@ class Controller:
 
     def create_all(self, wanted: dict[str, Demand]) -> None:
         """Place a batch, all or nothing, and ask the nodes for its VMs."""
-        before = self.registry.index.views() | {}
+        self.registry.expire(self.now)
+        before = dict(self.registry.index.views())
         try:
             found = self.registry.reserve_all(wanted, self.now)
         except NoCapacity:
-            self.registry.expire(self.now)
-            assert {name: before[name] for name in self.registry.index.views()} == dict(
-                self.registry.index.views()
-            ), "a batch that was refused left something behind"
+            after = dict(self.registry.index.views())
+            assert after == before, "a refused batch left something"
             for vm in wanted:
                 self.says(vm, "refused")
             return
         self._ask([one for one in found.values() if isinstance(one, Reservation)])
 
-    def answered(self, vm: str, node: str, code: str) -> None:
+    def answered(self, reservation: Reservation, code: str) -> None:
         """The answer of a node to a spawn; `running` or the code of its refusal."""
+        vm, node = reservation.vm, reservation.node
         call = self.calls.get(vm)
-        if call is None or call.ended is not None or call.reservation.node != node:
+        if call is None or call.reservation.number != reservation.number:
+            # The decision does not stand any more; the registry must not mind.
+            self.registry.release(reservation)
+            self.registry.settle(reservation, self.now)
+            return
+        if call.ended is not None:
             return
         if code == "running" or code in THERE:
             self._end(vm, call)
             self.says(vm, "running" if code == "running" else "unknown")
             return
         del self.calls[vm]
-        self.registry.release(vm)
+        self.registry.release(reservation)
         self.check(node)
         self.refused[vm][node] = NodeRefusal(node=node, code=code, message=code)
         if self.registry.find(vm, self.now):
             self.says(vm, "unknown")
         else:
-            self.create(vm, call.reservation.demand)
+            self.create(vm, reservation.demand)
 
     def time_out(self) -> None:
         """End calls that have taken too long; what became of them heartbeats will tell."""
@@ -157,20 +162,20 @@ class Controller:
         assert view is not None
         beat, _ = self.beats[name]
         listed = {vm.id: vm for vm in beat.vms}
-        hidden = [vm for vm, node in self.gone if node == name and vm in listed]
-        pending = [
-            call.reservation.demand
-            for vm, call in self.calls.items()
-            if call.reservation.node == name and (vm not in listed or vm in hidden)
-        ]
-        vcpus = beat.pool.vcpus - beat.pool.vcpus_allocated - sum(one.vcpus for one in pending)
-        memory = beat.pool.startable_mib - MARGIN_MIB - sum(one.memory_mib for one in pending)
-        disk = beat.disk.free_mib - beat.disk.promised_mib - sum(one.disk_mib for one in pending)
-        back = [listed[vm] for vm in hidden]
+        vcpus = beat.pool.vcpus - beat.pool.vcpus_allocated
+        memory = beat.pool.startable_mib - MARGIN_MIB
+        disk = beat.disk.free_mib - beat.disk.promised_mib
+        for vm, call in self.calls.items():
+            one = call.reservation
+            if one.node == name and (vm not in listed or (vm, name) in self.gone):
+                vcpus -= one.demand.vcpus
+                memory -= one.demand.memory_mib
+                disk -= one.demand.disk_mib
+        back = [listed[vm] for vm, node in self.gone if node == name and vm in listed]
         # A destroyed VM may be credited until the node insists on it.
-        assert vcpus <= view.free_vcpus <= vcpus + sum(vm.vcpus for vm in back)
-        assert memory <= view.free_memory_mib <= memory + sum(vm.memory_mib for vm in back)
-        assert disk <= view.free_disk_mib <= disk + sum(vm.disk_gib for vm in back) * 1024
+        assert vcpus <= view.free_vcpus <= vcpus + sum([vm.vcpus for vm in back])
+        assert memory <= view.free_memory_mib <= memory + sum([vm.memory_mib for vm in back])
+        assert disk <= view.free_disk_mib <= disk + sum([vm.disk_gib for vm in back]) * 1024
 
     def _ask(self, reservations: list[Reservation]) -> None:
         for one in reservations:
@@ -182,7 +187,7 @@ class Controller:
             self.send(one)
 
     def _end(self, vm: str, call: Call) -> None:
-        self.registry.settle(vm, self.now)
+        self.registry.settle(call.reservation, self.now)
         call.ended = self.now
         name = call.reservation.node
         beat, _ = self.beats[name]

@@ -35,14 +35,24 @@ DEMANDS = [
 ]  # fmt: skip
 
 
+# To which request, and what.
+Answer = tuple[Reservation, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something on its way between a controller and a node; `made` is the true time."""
+    """Something on its way between a controller and a node.
+
+    Args:
+        controller, node: their numbers.
+        made: the true time it was sent.
+        content: a heartbeat, a request to make a VM, or the answer to that.
+    """
 
     controller: int
     node: int
     made: float
-    content: Heartbeat | Reservation | tuple[str, str]
+    content: Heartbeat | Reservation | Answer
 
 
 class World:
@@ -200,7 +210,8 @@ class World:
         for number, controller in enumerate(self.controllers):
             call = controller.calls.get(vm.id)
             if call is not None and call.reservation.node == agent.name:
-                self.post(number, agent.number, (vm.id, "running" if made else "start_failed"))
+                answer = (call.reservation, "running" if made else "start_failed")
+                self.post(number, agent.number, answer)
         self.beat(agent)
 
     def remove(self, agent: Agent, vm: str) -> None:
@@ -234,7 +245,7 @@ class World:
             refusal = "running"  # made by an earlier request for the same
         if refusal is not None:
             self.note(f"{agent.name} answers {refusal} for {vm}")
-            self.post(message.controller, message.node, (vm, refusal))
+            self.post(message.controller, message.node, (reservation, refusal))
             return
         self.note(f"{agent.name} begins to make {vm}")
         agent.admit(vm, reservation.demand, reservation.address)
@@ -257,9 +268,7 @@ class World:
 
     # What the network and time do.
 
-    def post(
-        self, controller: int, node: int, content: Heartbeat | Reservation | tuple[str, str]
-    ) -> None:
+    def post(self, controller: int, node: int, content: Heartbeat | Reservation | Answer) -> None:
         """Put something on its way."""
         if (controller, node) not in self.cuts:
             self.wire.append(Message(controller, node, self.now, content))
@@ -290,8 +299,9 @@ class World:
         elif isinstance(content, Reservation):
             self.admit(message, content)
         else:
-            self.note(f"controller {message.controller} hears {content} from {message.node}")
-            controller.answered(content[0], self.agents[message.node].name, content[1])
+            reservation, code = content
+            self.note(f"controller {message.controller} hears {code} for {reservation.vm}")
+            controller.answered(reservation, code)
 
     def lose(self) -> None:
         """Something on its way is lost."""
@@ -357,7 +367,7 @@ class World:
                 if vm.state == "creating":
                     vm.become("running")
         self.advance(CALL_SECONDS)
-        self.advance(SETTLE_SECONDS)
+        self.advance(SETTLE_SECONDS + 1.0)
         for agent in self.agents:
             self.beat(agent)
         self.deliver_all()

@@ -9,6 +9,7 @@ import pytest
 
 from ppn.errors import Refusal
 from ppn.fleet.model import MARGIN_MIB
+from ppn.fleet.node import Reservation
 from ppn.fleet.registry import INTERVAL_SECONDS, SETTLE_SECONDS, STALE_SECONDS, Registry
 from ppn.fleet.reports import fleet_report, node_report, node_reports, placed_vm, pool_alerts
 from ppn.wire.heartbeat import Alert, Heartbeat, VmReport
@@ -161,13 +162,13 @@ def test_next_decision_follows_the_next_heartbeat() -> None:
 def test_what_was_placed_is_debited_at_once() -> None:
     """FLEET-05: several requests between two heartbeats, to the exact boundary."""
     registry = registry_of(heartbeat("a", cpus=4), names="a")
-    assert registry.reserve("vm-1", demand(), 0.0).node == "a"
-    assert registry.reserve("vm-2", demand(), 0.0).node == "a"
+    first = registry.reserve("vm-1", demand(), 0.0)
+    assert registry.reserve("vm-2", demand(), 0.0).node == first.node == "a"
     with pytest.raises(NoCapacity) as refused:
         registry.reserve("vm-3", demand(), 0.0)
     (why,) = refused.value.nodes
     assert (why.code, why.wanted, why.free) == ("vcpus_exhausted", 2, 0)
-    registry.release("vm-1")
+    registry.release(first)
     assert registry.reserve("vm-3", demand(), 0.0).node == "a"
 
 
@@ -181,8 +182,8 @@ def test_reservation_is_undone_whole() -> None:
     seen = placed_vm(held).vm
     assert (seen.state, seen.address, seen.batch) == ("creating", reservation.address, "b-1")
     assert registry.index.holders(("acme", "web")) == {"a"}
-    registry.release("vm-1")
-    registry.release("vm-1")
+    registry.release(reservation)
+    registry.release(reservation)
     assert free(registry, "a") == EMPTY and holds(registry) == []
     assert registry.index.holders(("acme", "web")) == set()
 
@@ -196,36 +197,37 @@ def test_addresses_differ_from_those_reported_and_those_pending() -> None:
         "vms": [vm.model_dump() for vm in busy],
     }
     registry = registry_of(Heartbeat.model_validate(fields), names="a")
-    found = {registry.reserve(f"vm-{number}", demand(), 0.0).address for number in range(3)}
+    placed = [registry.reserve(f"vm-{number}", demand(), 0.0) for number in range(3)]
+    found = {one.address for one in placed}
     assert found == {"10.9.2.11", "10.9.2.13", "10.9.2.14"}
     with pytest.raises(NoCapacity) as refused:
         registry.reserve("vm-3", demand(), 0.0)
     assert [one.code for one in refused.value.nodes] == ["addresses_exhausted"]
     assert registry.find("vm-3", 0.0) == ()
-    registry.release("vm-1")
-    assert registry.reserve("vm-3", demand(), 0.0).address in found
+    registry.release(placed[1])
+    assert registry.reserve("vm-3", demand(), 0.0).address == placed[1].address
 
 
 def test_heartbeat_that_shows_the_vm_ends_the_debit() -> None:
     """FLEET-05: it is counted once, before, between and after."""
     registry = registry_of(heartbeat("a"), names="a")
-    registry.reserve("vm-1", demand(), 0.0)
+    reservation = registry.reserve("vm-1", demand(), 0.0)
     hear(registry, heartbeat("a", sequence=2), 1.0)  # made before the agent heard of it
     assert free(registry, "a") == ONE_LESS
     hear(registry, heartbeat("a", report("vm-1", address="10.9.2.9"), sequence=3), 2.0)
     assert free(registry, "a") == ONE_LESS
-    registry.settle("vm-1", 3.0, report("vm-1"))
+    registry.settle(reservation, 3.0, report("vm-1"))
     assert free(registry, "a") == ONE_LESS and holds(registry) == [("vm-1", "a")]
 
 
 def test_failed_call_whose_vm_was_seen_meanwhile() -> None:
     """FLEET-05: while it was in the making the heartbeat counted it; afterwards it is free."""
     registry = registry_of(heartbeat("a"), names="a")
-    registry.reserve("vm-1", demand(), 0.0)
+    reservation = registry.reserve("vm-1", demand(), 0.0)
     hear(registry, heartbeat("a", report("vm-1", state="creating"), sequence=2), 1.0)
     hear(registry, heartbeat("a", sequence=3), 2.0)
     assert free(registry, "a") == ONE_LESS  # the call still runs
-    registry.release("vm-1")
+    registry.release(reservation)
     assert free(registry, "a") == EMPTY and holds(registry) == []
 
 
@@ -233,8 +235,8 @@ def test_failed_call_whose_vm_was_seen_meanwhile() -> None:
 def test_after_the_call_heartbeats_decide(answer: VmReport | None) -> None:
     """FLEET-19: one that was on its way says nothing yet; a later one without the VM does."""
     registry = registry_of(heartbeat("a"), names="a")
-    registry.reserve("vm-1", demand(), 0.0)
-    registry.settle("vm-1", 1.0, answer)
+    reservation = registry.reserve("vm-1", demand(), 0.0)
+    registry.settle(reservation, 1.0, answer)
     state = "running" if answer else "creating"
     assert registry.find("vm-1", 1.0)[0].report.state == state
     hear(registry, heartbeat("a", sequence=2), 1.0 + SETTLE_SECONDS - 0.1)
@@ -247,12 +249,12 @@ def test_after_the_call_heartbeats_decide(answer: VmReport | None) -> None:
 def test_vm_another_controller_destroyed_is_gone_at_once(seen_first: bool) -> None:
     """FLEET-01: once a heartbeat has shown a VM that was made, the next one without it counts."""
     registry = registry_of(heartbeat("a"), names="a")
-    registry.reserve("vm-1", demand(), 0.0)
+    reservation = registry.reserve("vm-1", demand(), 0.0)
     for seen in (True, False) if seen_first else (False, True):
         if seen:
             hear(registry, heartbeat("a", report("vm-1"), sequence=2), 1.0)
         else:
-            registry.settle("vm-1", 1.0, report("vm-1"))
+            registry.settle(reservation, 1.0, report("vm-1"))
     hear(registry, heartbeat("a", sequence=3), 2.0)
     assert free(registry, "a") == EMPTY and holds(registry) == []
 
@@ -260,12 +262,23 @@ def test_vm_another_controller_destroyed_is_gone_at_once(seen_first: bool) -> No
 def test_newer_session_without_the_vm_ends_the_debit() -> None:
     """HOST-02: the ticket was for the session before; nobody can take it now."""
     registry = registry_of(heartbeat("a"), names="a")
-    registry.reserve("vm-1", demand(), 0.0)
+    reservation = registry.reserve("vm-1", demand(), 0.0)
     hear(registry, heartbeat("a", session=OTHER_SESSION), 1.0)
     assert free(registry, "a") == EMPTY and holds(registry) == []
-    registry.settle("vm-1", 2.0)
-    registry.release("vm-1")
+    registry.settle(reservation, 2.0)
+    registry.release(reservation)
     assert free(registry, "a") == EMPTY
+
+
+def test_late_answer_to_an_older_decision_changes_nothing() -> None:
+    """FLEET-19: the VM was asked for again meanwhile; that request is not the one refused."""
+    registry = registry_of(heartbeat("a"), names="a")
+    older = registry.reserve("vm-1", demand(), 0.0)
+    hear(registry, heartbeat("a", session=OTHER_SESSION), 1.0)
+    newer = registry.reserve("vm-1", demand(), 1.0)
+    registry.release(older)
+    registry.settle(older, 1.0)
+    assert free(registry, "a") == ONE_LESS and registry.nodes["a"].reserved["vm-1"] == newer
 
 
 def test_destroyed_vm_is_credited_at_once() -> None:
@@ -366,8 +379,9 @@ def test_batch_is_all_or_nothing() -> None:
     assert sorted(one.node for one in found.values() if not isinstance(one, Refusal)) == list(
         "aabb"
     )
-    for vm in found:
-        registry.release(vm)
+    for one in found.values():
+        assert isinstance(one, Reservation)
+        registry.release(one)
     with pytest.raises(NoCapacity):
         registry.reserve_all(four | {"vm-4": demand()}, 0.0)
     assert holds(registry) == [] and free(registry, "a")[0] == free(registry, "b")[0] == 4
