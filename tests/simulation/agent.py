@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address
 from random import Random
-from typing import Literal
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
 
 from ppn.fleet.model import Demand
 from ppn.host.model import DiskPool, Image, Kvm, Pool, Socket, Topology
 from ppn.wire.heartbeat import Heartbeat, VmNetwork, VmReport
+
+Model = TypeVar("Model", bound=BaseModel)
 
 BUFFER_MIB = 512
 IMAGES = (Image(name="tiny", digest="0", disk_mib=1024),)
@@ -97,12 +101,12 @@ class Agent:
 
     def figures(self) -> tuple[int, int, int]:
         """vCPUs, memory in MiB and disk in MiB of all VMs."""
-        demands = [vm.demand for vm in self.vms.values()]
-        return (
-            sum(one.vcpus for one in demands),
-            sum(one.memory_mib for one in demands),
-            sum(one.disk_mib for one in demands),
-        )
+        vcpus = memory = disk = 0
+        for vm in self.vms.values():
+            vcpus += vm.demand.vcpus
+            memory += vm.demand.memory_mib
+            disk += vm.demand.disk_mib
+        return vcpus, memory, disk
 
     def refusal(self, vm: str, demand: Demand, address: str | None) -> str | None:
         """The first constraint that keeps a VM from this node; None when it is admitted."""
@@ -132,21 +136,31 @@ class Agent:
         self.sequence += 1
         vcpus, memory, disk = self.figures()
         physical = self.topology.memory_mib
-        pool = {
-            "available_mib": physical - memory,
-            "free_mib": physical - memory,
-            "startable_mib": physical - BUFFER_MIB - memory,
-            "vcpus_allocated": vcpus,
-        }
-        return self.empty.model_copy(
-            update={
-                "session": self.session,
-                "sequence": self.sequence,
-                "pool": self.empty.pool.model_copy(update=pool),
-                "disk": self.empty.disk.model_copy(update={"promised_mib": disk}),
-                "vms": tuple(vm.report for vm in self.vms.values()),
-            }
+        pool = changed(
+            self.empty.pool,
+            available_mib=physical - memory,
+            free_mib=physical - memory,
+            startable_mib=physical - BUFFER_MIB - memory,
+            vcpus_allocated=vcpus,
         )
+        return changed(
+            self.empty,
+            session=self.session,
+            sequence=self.sequence,
+            pool=pool,
+            disk=changed(self.empty.disk, promised_mib=disk),
+            vms=tuple([vm.report for vm in self.vms.values()]),
+        )
+
+
+def changed(model: Model, **fields: object) -> Model:
+    """A copy with other values, much faster than `model_copy`: most of a schedule is copies."""
+    copy = model.__class__.__new__(model.__class__)
+    object.__setattr__(copy, "__dict__", model.__dict__ | fields)
+    object.__setattr__(copy, "__pydantic_fields_set__", model.__pydantic_fields_set__)
+    object.__setattr__(copy, "__pydantic_extra__", None)
+    object.__setattr__(copy, "__pydantic_private__", None)
+    return copy
 
 
 @lru_cache(maxsize=4096)

@@ -139,6 +139,8 @@ class Controller:
 
     def time_out(self) -> None:
         """End calls that have taken too long; what became of them heartbeats will tell."""
+        if not self.calls:
+            return
         for vm, call in list(self.calls.items()):
             if call.ended is None and self.now - call.begun >= CALL_SECONDS:
                 self._end(vm, call)
