@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
@@ -24,6 +24,7 @@ class Result:
         runs: number of pairs.
         spread: smallest and largest value of ours, of the peer's and of the ratio.
         machine: what it ran on.
+        figures: what else was measured, with the unit in the name.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Result:
     runs: int
     spread: dict[str, tuple[float, float]]
     machine: str
+    figures: dict[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
         """The result as one line of JSON."""

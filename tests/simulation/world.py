@@ -281,10 +281,11 @@ class World:
 
     def deliver(self) -> None:
         """Something arrives, not always what was sent first."""
-        for _ in range(min(len(self.wire), 3)):
-            newest = self.random.random() < 0.2
-            at = self.random.randrange(len(self.wire)) if newest else 0
-            self.arrive(self.wire.pop(at))
+        for _ in range(3):
+            if self.wire:
+                any_one = self.random.random() < 0.2
+                at = self.random.randrange(len(self.wire)) if any_one else 0
+                self.arrive(self.wire.pop(at))
 
     def deliver_all(self) -> None:
         """Everything on its way arrives, and what follows from it."""
