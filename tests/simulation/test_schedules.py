@@ -20,7 +20,8 @@ from ppn.host.policy import refusals
 from ppn.host.spec import spec_from_data
 from ppn.wire.heartbeat import Heartbeat
 from tests.simulation.agent import BUFFER_MIB, Agent
-from tests.simulation.world import DEMANDS, World
+from tests.simulation.traffic import DEMANDS
+from tests.simulation.world import World
 from tests.unit.host.builders import make_node
 
 SCHEDULES = int(os.environ.get("PPN_SCHEDULES", "100000"))

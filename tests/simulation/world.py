@@ -10,7 +10,6 @@ does. Nothing here has a wall clock: registry and placement are never told one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 from random import Random
 
@@ -20,39 +19,13 @@ from ppn.fleet.registry import SETTLE_SECONDS, STALE_SECONDS
 from ppn.wire.heartbeat import Heartbeat
 from tests.simulation.agent import BUFFER_MIB, Agent
 from tests.simulation.controller import CALL_SECONDS, Controller
+from tests.simulation.traffic import DEMANDS, Answer, Message
 
 STEPS = 20
 # A request or an answer that takes longer is given up; so are heartbeats, a little sooner
 # than controllers rely on.
 REQUEST_SECONDS = 5.0
 BEAT_SECONDS = SETTLE_SECONDS - 0.001
-DEMANDS = [
-    Demand("acme", "tiny", vcpus, memory, 1, disk * 1024, label, "", apart, kvm, False, policy)
-    for vcpus, memory, disk in ((1, 512, 1), (2, 1024, 2), (2, 2048, 1), (4, 1024, 4))
-    for label, apart in (("", ""), ("web", "web"))
-    for kvm in (True, False)
-    for policy in ("spread", "pack", "kvm-first")
-]  # fmt: skip
-
-
-# To which request, and what.
-Answer = tuple[Reservation, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Something on its way between a controller and a node.
-
-    Args:
-        controller, node: their numbers.
-        made: the true time it was sent.
-        content: a heartbeat, a request to make a VM, or the answer to that.
-    """
-
-    controller: int
-    node: int
-    made: float
-    content: Heartbeat | Reservation | Answer
 
 
 class World:
