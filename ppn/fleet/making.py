@@ -133,10 +133,10 @@ class Maker:
                 report = await self._attempt(reservation, order, asked)
             except OutcomeUnknown:
                 # The reservation and the intent stand until the node tells.
-                self.registry.settle(vm, self.clock())
+                self.registry.settle(reservation, self.clock())
                 raise
             except PpnError as error:
-                self.registry.release(vm)
+                self.registry.release(reservation)
                 if asked.batch == "":
                     self.journal.end(vm)
                 if error.code in FINAL_CODES:
@@ -144,7 +144,7 @@ class Maker:
                 log.info("node refused", vm=vm, node=reservation.node, code=error.code)
                 excluded[reservation.node] = node_refusal(reservation.node, error)
                 continue
-            self.registry.settle(vm, self.clock(), report)
+            self.registry.settle(reservation, self.clock(), report)
             # A batch ends as one, once all of it is made.
             if asked.batch == "":
                 self.journal.end(vm)

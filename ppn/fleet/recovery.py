@@ -69,7 +69,7 @@ class Recovery:
         except PpnError as error:
             if error.code != "vm_unknown":
                 raise
-            self.maker.registry.release(intent.id)
+            self.maker.registry.forget(intent.id, intent.node, self.maker.clock())
             return "not made"
         if answer["vm"]["state"] == "creating":
             raise PpnError(f"vm {intent.id} is in the making", code="vm_creating")

@@ -346,7 +346,7 @@ class World:
             for vm in agent.vms.values():
                 if vm.state == "creating":
                     vm.become("running")
-        self.advance(CALL_SECONDS)
+        self.advance(CALL_SECONDS + 1.0)
         self.advance(SETTLE_SECONDS + 1.0)
         for agent in self.agents:
             self.beat(agent)
