@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from random import Random
 
 import pytest
@@ -26,6 +29,9 @@ from tests.unit.host.builders import make_node
 
 SCHEDULES = int(os.environ.get("PPN_SCHEDULES", "100000"))
 FIRST = int(os.environ.get("PPN_FIRST_SEED", "0"))
+LAST = FIRST + SCHEDULES
+# One process takes so many at a time.
+CHUNK = 1000
 LINES = 40
 
 
@@ -37,18 +43,39 @@ def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
     controller never makes a VM twice; where several do, because the one asked again could not
     know yet, each of them says so.
     """
-    placed = doubles = 0
-    for seed in range(FIRST, FIRST + SCHEDULES):
-        world = World(seed)
-        try:
-            world.run()
-        except Exception as error:
-            raise AssertionError(story(seed)) from error
-        placed += world.placed
-        doubles += world.doubles
+    ranges = [range(FIRST + at, min(FIRST + at + CHUNK, LAST)) for at in range(0, SCHEDULES, CHUNK)]
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
+        outcomes = list(pool.map(run_all, ranges))
+    failed = [outcome.failed for outcome in outcomes if outcome.failed is not None]
+    assert not failed, story(failed[0])
+    placed = sum(outcome.placed for outcome in outcomes)
+    doubles = sum(outcome.doubles for outcome in outcomes)
     with capsys.disabled():
         print(f"\n{SCHEDULES} schedules: {placed} VMs placed, {doubles} doubled and reported")
     assert placed > SCHEDULES
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What some schedules came to; `failed` is the first seed that failed."""
+
+    placed: int
+    doubles: int
+    failed: int | None = None
+
+
+def run_all(seeds: range) -> Outcome:
+    """Run schedules one after the other until one fails."""
+    placed = doubles = 0
+    for seed in seeds:
+        world = World(seed)
+        try:
+            world.run()
+        except Exception:
+            return Outcome(placed, doubles, seed)
+        placed += world.placed
+        doubles += world.doubles
+    return Outcome(placed, doubles)
 
 
 def story(seed: int) -> str:
