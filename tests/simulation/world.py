@@ -81,8 +81,6 @@ class World:
         if self.log is not None:
             self.log(f"{self.now:9.3f} {text}")
 
-    # What clients do.
-
     def create(self) -> None:
         """A client wants a VM, or asks again for one of whose fate it was not told."""
         unsure = [vm for vm, told in self.told.items() if told == "unknown"]
@@ -150,8 +148,6 @@ class World:
             ready = [agent for agent in holders if agent.vms[vm].state != "creating"]
             assert ready or vm in self.doomed, f"{vm} is said to run and does not"
             self.once_running.add(vm)
-
-    # What nodes do.
 
     def beat(self, agent: Agent) -> None:
         """A node tells every controller what it holds; older heartbeats are mostly not sent."""
@@ -245,8 +241,6 @@ class World:
         addresses = [vm.address for vm in agent.vms.values() if vm.address is not None]
         assert len(set(addresses)) == len(addresses), f"{agent.name}: an address is held twice"
 
-    # What the network and time do.
-
     def post(self, controller: int, node: int, content: Heartbeat | Reservation | Answer) -> None:
         """Put something on its way."""
         if (controller, node) not in self.cuts:
@@ -335,8 +329,6 @@ class World:
             controller.now = self.epochs[number] + self.now
             controller.time_out()
 
-    # How it ends.
-
     def heal(self) -> None:
         """Everything comes back, all calls end, and every node is heard."""
         self.note("all heals")
@@ -348,6 +340,18 @@ class World:
                     vm.become("running")
         self.advance(CALL_SECONDS + 1.0)
         self.advance(SETTLE_SECONDS + 1.0)
+        self.hear_all()
+        # Who has heard sessions in the wrong order believes the right one after a while.
+        if any(
+            controller.beats[agent.name][0].session != agent.session
+            for controller in self.controllers
+            for agent in self.agents
+        ):
+            self.advance(STALE_SECONDS)
+            self.hear_all()
+
+    def hear_all(self) -> None:
+        """Every controller hears every node."""
         for agent in self.agents:
             self.beat(agent)
         self.deliver_all()
