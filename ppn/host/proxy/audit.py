@@ -59,12 +59,13 @@ class Audit:
     Args:
         log: where lines go.
         began: when the present window began, seconds of a monotonic clock.
-        counts: turned away before there was a request: by reason and address, in this window.
+        counts: turned away before there was a request: by reason, detail and address, in this
+            window.
     """
 
     log: Log
     began: float = 0.0
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def request(self, entry: Entry, seconds: float) -> None:
         """Write the line of one request (NP-03)."""
@@ -88,17 +89,17 @@ class Audit:
             reason: a stable word.
             ip: where it came from.
             now: seconds of the monotonic clock.
-            detail: what was wrong, in words.
+            detail: what was wrong, one of a few texts.
         """
         self.flush(now)
-        known = (reason, ip) in self.counts or len(self.counts) < MOST_SOURCES
-        key = (reason, ip if known else OTHERS)
+        known = (reason, detail, ip) in self.counts or len(self.counts) < MOST_SOURCES
+        key = (reason, detail, ip if known else OTHERS)
         self.counts[key] += 1
         if self.counts[key] == 1:
             self.log.warning(
                 "connection refused",
                 client="",
-                ip=key[1],
+                ip=key[2],
                 operation="connect",
                 outcome="refused",
                 code=reason,
@@ -114,7 +115,7 @@ class Audit:
         """
         if now - self.began < WINDOW_SECONDS and not ending:
             return
-        for (reason, ip), count in self.counts.items():
+        for (reason, detail, ip), count in self.counts.items():
             if count > 1:
                 self.log.warning(
                     "connections refused",
@@ -123,6 +124,7 @@ class Audit:
                     operation="connect",
                     outcome="refused",
                     code=reason,
+                    detail=detail,
                     more=count - 1,
                 )
         self.counts.clear()

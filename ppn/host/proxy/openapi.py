@@ -18,6 +18,7 @@ from ppn.host.proxy.routes import (
     TICKET_HEADER,
     Route,
 )
+from ppn.host.spec import VmSpec
 from ppn.wire.agent import Ticket
 from ppn.wire.heartbeat import VmReport
 from ppn.wire.model import CORRELATION_PATTERN, VERSION
@@ -47,6 +48,8 @@ def document() -> Schema:
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template=TEMPLATE
     )
+    # A spec without a host name takes the VM's; the model does that, so its schema cannot know.
+    schemas["$defs"][VmSpec.__name__]["required"].remove("hostname")
     paths: dict[str, Schema] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)

@@ -60,6 +60,7 @@ class RecordingAgent:
         self.bytes_seen = 0
         self.requests: list[dict[str, Any]] = []
         self.lines = 0
+        self._last: asyncio.StreamWriter | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -77,6 +78,7 @@ class RecordingAgent:
                 payload = await reader.readexactly(int.from_bytes(prefix, "big"))
                 self.bytes_seen += len(payload)
                 request = json.loads(payload)
+                self._last = writer
                 self.requests.append(request)
                 answer = self.reply(request)
                 if answer == HANG_UP:
@@ -88,6 +90,11 @@ class RecordingAgent:
         finally:
             self.lines -= 1
             writer.close()
+
+    def answer_late(self, answer: bytes) -> None:
+        """Answer the last request, which was left without."""
+        if self._last is not None:
+            self._loop.call_soon_threadsafe(self._last.write, answer)
 
     def close(self) -> None:
         """End it with every line to it."""
