@@ -16,8 +16,12 @@ DEFAULT_INTERFACE = "ppn0"
 DEFAULT_PORT = 51820
 # Where path keepers listen, on probe addresses only; WireGuard itself cannot have this port.
 KEEPER_PORT = 51821
+# The bridge of a hypervisor's VMs, the same on every node.
+VM_BRIDGE = "ppnvm0"
 # Probe addresses lie here: see `ppn.mesh.peers`.
 PROBE_RANGE = IPv6Network("fd70:706e::/64")
+# Five VMs beside the gateway.
+SMALLEST_VM_RANGE = 29
 
 NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9@._/-]{0,252}")
 INTERFACE = re.compile(r"[a-z][a-z0-9-]{0,14}")
@@ -43,6 +47,7 @@ class Node:
         reserved: used for placement only when nothing else has room.
         ranges: further IPv4 networks behind the node.
         site_endpoint: `host:port` where nodes of its own site reach its WireGuard port.
+        vm_range: the network of its VMs; they are reached through ports of the node alone.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Node:
     reserved: bool = False
     ranges: tuple[IPv4Network, ...] = ()
     site_endpoint: str | None = None
+    vm_range: IPv4Network | None = None
 
     @property
     def is_relay(self) -> bool:
@@ -129,10 +135,15 @@ def _settings_problems(settings: Mapping[str, Any]) -> Iterator[str]:
             f" {DEFAULT_RANGE!r} (mesh_range_invalid)"
         )
     interface = settings.get("mesh_interface", DEFAULT_INTERFACE)
-    if not isinstance(interface, str) or not INTERFACE.fullmatch(interface):
+    if (
+        not isinstance(interface, str)
+        or not INTERFACE.fullmatch(interface)
+        or interface == VM_BRIDGE
+    ):
         yield (
-            f"mesh_interface {interface!r} is not an interface name: use up to 15 lower-case"
-            f" letters, digits and hyphens, such as {DEFAULT_INTERFACE!r} (mesh_interface_invalid)"
+            f"mesh_interface {interface!r} is not a free interface name: use up to 15 lower-case"
+            f" letters, digits and hyphens, such as {DEFAULT_INTERFACE!r}, but not {VM_BRIDGE!r}"
+            " (mesh_interface_invalid)"
         )
     port = settings.get("mesh_port", DEFAULT_PORT)
     if not _is_port(port) or port == KEEPER_PORT:
@@ -170,6 +181,7 @@ def _node_problems(name: str, data: Mapping[str, Any], mesh: IPv4Network) -> Ite
             " WireGuard port, such as 'relay.example.net:51820' (relay_without_endpoint)"
         )
     yield from _range_problems(name, data.get("ranges", []), mesh)
+    yield from _vm_range_problems(name, data, mesh)
 
 
 def _address_problems(name: str, value: object, mesh: IPv4Network) -> Iterator[str]:
@@ -228,6 +240,30 @@ def _range_problems(name: str, values: object, mesh: IPv4Network) -> Iterator[st
             )
 
 
+def _vm_range_problems(name: str, data: Mapping[str, Any], mesh: IPv4Network) -> Iterator[str]:
+    """What is wrong with the network of a node's VMs on its own."""
+    value = data.get("vm_range")
+    if value is None:
+        return
+    network = _network(value)
+    if network is None or not 8 <= network.prefixlen <= SMALLEST_VM_RANGE:
+        yield (
+            f"node {name}: vm_range {value!r} is not an IPv4 network of /8 to"
+            f" /{SMALLEST_VM_RANGE}: write one such as '10.9.2.0/24' (vm_range_invalid)"
+        )
+    elif network.overlaps(mesh):
+        yield (
+            f"node {name}: vm_range {network} overlaps the mesh's own {mesh}: renumber one of the"
+            " two (range_overlaps)"
+        )
+    roles = data.get("roles", [])
+    if isinstance(roles, list | tuple) and "hypervisor" not in roles:
+        yield (
+            f"node {name} has a vm_range but not the role hypervisor: add the role or take the"
+            " range out (vm_range_without_hypervisor)"
+        )
+
+
 def _conflicts(nodes: Mapping[str, Mapping[str, Any]], mesh: IPv4Network) -> dict[str, list[str]]:
     """Per node what two nodes cannot both have; each of the two is named."""
     problems: dict[str, list[str]] = {name: [] for name in nodes}
@@ -239,6 +275,7 @@ def _conflicts(nodes: Mapping[str, Mapping[str, Any]], mesh: IPv4Network) -> dic
             owners.setdefault(address, []).append(name)
         values = data.get("ranges", [])
         found = [_network(value) for value in values] if isinstance(values, list | tuple) else []
+        found.append(_network(data.get("vm_range")))
         ranges += [(name, network) for network in found if network is not None]
     for address, names in owners.items():
         for name in names if len(names) > 1 else ():
@@ -289,6 +326,7 @@ def _node(name: str, data: Mapping[str, Any]) -> Node:
         reserved=data.get("reserved", False),
         ranges=tuple(IPv4Network(value) for value in data.get("ranges", [])),
         site_endpoint=data.get("site_endpoint"),
+        vm_range=_network(data.get("vm_range")),
     )
 
 

@@ -2,7 +2,8 @@
 
 The table `inet ppn` judges only what enters or leaves through the mesh interface, and packets for
 mesh addresses that arrive from anywhere else. The underlay is not its business: WireGuard's UDP
-port and SSH stay as reachable as they were. No other table is touched.
+port and SSH stay as reachable as they were. No other table is touched. Ports of VMs are opened
+by the node's own table (`ppn.host.rules`); this one says who may come that far.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from ppn.inventory import KEEPER_PORT, PROBE_RANGE, Node, Pool
+from ppn.inventory import KEEPER_PORT, PROBE_RANGE, VM_BRIDGE, Node, Pool
 from ppn.mesh.peers import probe_address
 
 TABLE = "ppn"
@@ -62,6 +63,9 @@ def ruleset(pool: Pool, node: Node, services: Iterable[Service] = (SSH,)) -> str
 def _input(pool: Pool, node: Node, services: Iterable[Service]) -> Iterator[str]:
     mesh = pool.interface
     yield "type filter hook input priority filter; policy accept;"
+    if node.vm_range is not None:
+        # Answers of the node's own VMs to the node itself; they may ask it nothing.
+        yield f'iifname "{VM_BRIDGE}" ct state established ct status dnat accept'
     # A mesh address is reachable through the mesh alone, whatever the underlay routes here.
     yield f'iifname != {{ "lo", "{mesh}" }} ip daddr {pool.range} counter drop'
     yield f'iifname != {{ "lo", "{mesh}" }} ip6 daddr {PROBE_RANGE} counter drop'
@@ -97,6 +101,17 @@ def _forward(pool: Pool, node: Node) -> Iterator[str]:
         own = _set(node.ranges)
         yield f'iifname "{mesh}" oifname != "{mesh}" ip saddr {known} ip daddr {own} accept'
         yield f'iifname != "{mesh}" oifname "{mesh}" ip saddr {own} ip daddr {known} accept'
+    if node.vm_range is not None:
+        # Only what a VM's open port was reached for, and its answers.
+        peers = _set(one.address for one in pool.nodes)
+        yield (
+            f'iifname "{mesh}" oifname "{VM_BRIDGE}" ip saddr {peers}'
+            f" ip daddr {node.vm_range} ct status dnat accept"
+        )
+        yield (
+            f'iifname "{VM_BRIDGE}" oifname "{mesh}" ip saddr {node.vm_range} ip daddr {peers}'
+            " ct state established ct status dnat accept"
+        )
     yield f'iifname "{mesh}" counter drop'
     yield f'oifname "{mesh}" counter drop'
 

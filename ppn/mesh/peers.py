@@ -95,6 +95,7 @@ class Interface:
         port: the UDP port WireGuard listens on.
         relays: whether the node forwards between others.
         ranges: networks behind the node itself.
+        guests: whether the node has VMs with ports.
         carrier: the peer that owns the mesh range; `None` on a relay and without one.
         peers: all other nodes that have a key, in the order of the inventory.
     """
@@ -107,6 +108,7 @@ class Interface:
     port: int
     relays: bool
     ranges: tuple[IPv4Network, ...]
+    guests: bool
     carrier: str | None
     peers: tuple[Peer, ...]
 
@@ -123,7 +125,7 @@ class Interface:
     @property
     def forwards(self) -> bool:
         """Whether packets that arrive from the mesh may leave again."""
-        return self.relays or bool(self.ranges)
+        return self.relays or bool(self.ranges) or self.guests
 
     def allowed_ips(self, direct: frozenset[str] = frozenset()) -> dict[str, tuple[Network, ...]]:
         """What each tunnel owns.
@@ -192,6 +194,7 @@ def interface_of(pool: Pool, registry: Registry, name: str) -> Interface:
         port=pool.port,
         relays=node.is_relay,
         ranges=node.ranges,
+        guests=node.vm_range is not None,
         carrier=relay.name if relay is not None and not node.is_relay else None,
         peers=peers,
     )

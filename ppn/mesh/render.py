@@ -138,6 +138,7 @@ def keeper_config(interface: Interface) -> str:
         "port": interface.port,
         "relays": interface.relays,
         "ranges": [str(network) for network in interface.ranges],
+        "guests": interface.guests,
         "carrier": interface.carrier,
         "peers": [_peer_data(peer) for peer in interface.peers],
     }
@@ -176,6 +177,7 @@ def parse_keeper_config(text: str) -> Interface:
             port=int(data["port"]),
             relays=bool(data["relays"]),
             ranges=tuple(IPv4Network(value) for value in data["ranges"]),
+            guests=bool(data["guests"]),
             carrier=data["carrier"],
             peers=tuple(_parse_peer(peer) for peer in data["peers"]),
         )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import IPv4Network
+
 from ppn.mesh.firewall import SSH, Service, ruleset
-from tests.unit.mesh.pools import RELAY, SERVER, SMALL
+from ppn.mesh.peers import interface_of
+from tests.unit.mesh.pools import RELAY, SERVER, SMALL, pool, registry_of
 
 LAPTOP_RULES = """\
 # Written by ppn from the inventory; changes made here are undone by the next run.
@@ -50,6 +54,19 @@ def test_a_node_with_ranges_forwards_to_them_alone() -> None:
     text = ruleset(SMALL, SERVER)
     assert "ip daddr { 192.168.10.0/24 } accept" in text
     assert "ip saddr { 192.168.10.0/24 } ip daddr" in text
+
+
+def test_only_open_ports_lead_to_guests() -> None:
+    """IP-02: from known nodes, for what the node's own table translated; and the answers."""
+    hosts_guests = replace(SERVER, ranges=(), vm_range=IPv4Network("10.9.2.0/24"))
+    text = ruleset(pool(RELAY, hosts_guests), hosts_guests)
+    both = "ip saddr { 10.8.0.1, 10.8.0.2 } ip daddr 10.9.2.0/24 ct status dnat accept"
+    assert f'iifname "ppn0" oifname "ppnvm0" {both}' in text
+    answers = "ip daddr { 10.8.0.1, 10.8.0.2 } ct state established ct status dnat accept"
+    assert f'iifname "ppnvm0" oifname "ppn0" ip saddr 10.9.2.0/24 {answers}' in text
+    assert "ppnvm0" not in ruleset(pool(RELAY, hosts_guests), RELAY)
+    interface = interface_of(pool(RELAY, hosts_guests), registry_of(SMALL), "server")
+    assert interface.forwards and not replace(interface, guests=False).forwards
 
 
 def test_services_are_for_roles_and_on_roles() -> None:

@@ -71,6 +71,11 @@ def test_a_relay_need_not_be_a_hypervisor() -> None:
         ({"ranges": ["fd00::/64"]}, "range_invalid"),
         ({"ranges": ["10.8.0.128/25"]}, "range_overlaps"),
         ({"ranges": ["192.168.0.0/16", "192.168.1.0/24"]}, "range_overlaps"),
+        ({"roles": ["hypervisor"], "vm_range": "10.9.2.1/24"}, "vm_range_invalid"),
+        ({"roles": ["hypervisor"], "vm_range": "10.9.2.0/30"}, "vm_range_invalid"),
+        ({"roles": ["hypervisor"], "vm_range": 24}, "vm_range_invalid"),
+        ({"roles": ["hypervisor"], "vm_range": "10.8.0.0/16"}, "range_overlaps"),
+        ({"roles": [], "vm_range": "10.9.2.0/24"}, "vm_range_without_hypervisor"),
     ],
 )
 def test_one_problem_of_one_node(change: dict[str, Any], code: str) -> None:
@@ -97,6 +102,16 @@ def test_two_nodes_with_one_address_are_both_refused_and_the_others_go_on() -> N
     assert [node.name for node in pool.nodes] == ["relay"]
     assert codes(found["server"]) == codes(found["laptop"]) == ["address_duplicate"]
     assert "server and laptop" in found["server"][0]
+
+
+def test_a_vm_range_is_one_nodes_alone() -> None:
+    """IP-01: no address is given twice in a pool, nor is it one behind another node."""
+    guests = {"roles": ["hypervisor"], "vm_range": "10.9.2.0/24"}
+    pool, none = pool_from_data({}, {"server": SERVER | guests})
+    assert none == {} and str(pool.node("server").vm_range) == "10.9.2.0/24"
+    for other in (guests, {"ranges": ["10.9.0.0/16"]}):
+        found = problems(relay=RELAY, server=SERVER | guests, laptop=LAPTOP | other)
+        assert codes(found["server"]) == codes(found["laptop"]) == ["range_overlaps"]
 
 
 def test_overlapping_ranges_of_two_nodes() -> None:
@@ -136,7 +151,16 @@ VALUES = st.one_of(
     st.text(),
     st.lists(st.one_of(st.none(), st.text(), st.lists(st.none()))),
 )
-KEYS = ["roles", "site", "mesh_address", "endpoint", "site_endpoint", "ranges", "reserved"]
+KEYS = [
+    "roles",
+    "site",
+    "mesh_address",
+    "endpoint",
+    "site_endpoint",
+    "ranges",
+    "reserved",
+    "vm_range",
+]
 
 
 @given(st.dictionaries(st.text(), st.dictionaries(st.sampled_from(KEYS), VALUES)))
