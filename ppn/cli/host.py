@@ -11,7 +11,7 @@ import typer
 from ppn.host.paths import Paths
 
 if TYPE_CHECKING:
-    from ppn.host.model import NodeState, VmMemory
+    from ppn.host.model import NodeState, VmMemory, VmView
 
 # Everything else is imported by the command that needs it: a node is asked for its state often.
 
@@ -64,8 +64,8 @@ def apply(as_json: AsJson = False) -> None:
 
     The description is one JSON object: name, image, vcpus, memory_mib, disk_gib, and if wanted
     owner, state (running, stopped, absent), disks, hostname, ssh_keys, user_data, label,
-    cmdline_extra. A VM that is so already is left alone. A refusal changes nothing and ends
-    with code 3. A run that was killed converges when repeated.
+    cmdline_extra, address, ports. A VM that is so already is left alone. A refusal changes
+    nothing and ends with code 3. A run that was killed converges when repeated.
 
     Example: echo '{"name":"web","image":"tiny","vcpus":2,"memory_mib":256}' | ppn host apply
     """
@@ -210,6 +210,26 @@ def _by_agent(paths: Paths, operation: str, **fields: Any) -> dict[str, Any] | N
     return ask(paths.agent_socket, operation_of({"operation": operation, **fields}))
 
 
+@host_app.command()
+def network(as_json: AsJson = False) -> None:
+    """Make the network of this node's VMs what its settings and the VMs' records say.
+
+    Bridge, address and rules; VMs keep running. systemd runs it at each boot. Prints JSON.
+
+    Example: ppn host network | jq .guests
+    """
+    from ppn.host.bridge import synchronise
+
+    change = synchronise(Paths.from_environment())
+    found = change.network
+    _print_json(
+        {
+            "network": found.model_dump(mode="json") if found is not None else None,
+            "guests": {name: guest.lease.model_dump() for name, guest in change.guests.items()},
+        }
+    )
+
+
 def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value))
 
@@ -237,6 +257,7 @@ def _show_node(node: NodeState) -> None:
         f" free {pool.free_mib}, startable {pool.startable_mib}, buffer {pool.reserved_mib}",
         f"disk     {disk.total_mib} MiB, free {disk.free_mib}, promised {disk.promised_mib}",
         f"ledger   {node.ledger.entries} entries" if node.ledger.ok else f"{node.ledger.error}",
+        f"network  {_network_line(node)}",
         f"images   {', '.join(image.name for image in node.images) or 'none'}",
         *(f"problem  {problem.message} ({problem.code})" for problem in node.problems),
         *(f"stray    {other.kind} {other.name}" for other in node.unmanaged),
@@ -245,11 +266,31 @@ def _show_node(node: NodeState) -> None:
     _show_vms(node)
 
 
+def _network_line(node: NodeState) -> str:
+    network = node.network
+    if network is None:
+        return "none for VMs"
+    held = sum(1 for vm in node.vms if vm.lease is not None)
+    return (
+        f"{network.range}, addresses held {held},"
+        f" ports {network.first_port}-{network.last_port} of {network.mesh_address}"
+    )
+
+
+def _place_of(vm: VmView) -> str:
+    """A VM's address, and each port of the node with where it leads: `30080>80/tcp`."""
+    if vm.lease is None:
+        return ""
+    ports = (f"{port.host}>{port.guest}/{port.protocol}" for port in vm.lease.ports)
+    return " ".join((vm.lease.address, *ports))
+
+
 def _show_vms(node: NodeState) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("vm", "state", "runs under", "vcpus", "memory MiB", "minimum", "weight", "notes")
+    columns = ("vm", "state", "runs under", "vcpus", "memory MiB", "minimum", "weight", "network")
+    table = Table(*columns, "notes")
     for vm in node.vms:
         weight = vm.weight
         table.add_row(
@@ -260,6 +301,7 @@ def _show_vms(node: NodeState) -> None:
             f"{vm.memory.current_mib or 0}/{vm.memory.maximum_mib}",
             str(vm.memory.minimum_mib),
             f"{weight.wanted}" + ("" if weight.enforced else f" (not enforced: {weight.reason})"),
+            _place_of(vm),
             ", ".join(problem.code for problem in vm.problems),
         )
     Console(markup=False, highlight=False).print(table)

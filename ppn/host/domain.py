@@ -9,9 +9,11 @@ from string import ascii_lowercase
 from xml.etree.ElementTree import Element, SubElement, indent, register_namespace, tostring
 
 from ppn.host.model import Accelerator, Pins
+from ppn.host.network import Interface
 from ppn.host.paths import VmPaths
 from ppn.host.plan import wanted_disks
 from ppn.host.spec import VmSpec
+from ppn.inventory import VM_BRIDGE
 
 NAMESPACE = "urn:ppn:vm:1"
 STATS_PERIOD_SECONDS = 5
@@ -45,6 +47,7 @@ class DomainInput:
         accelerator: `kvm` only where guest code was seen to run under it.
         weight: CPU weight; None where the node cannot enforce one.
         pins: the CPUs the VM holds; None where it is not pinned.
+        interface: its place on the bridge of the node's VMs; None for a VM without a network.
     """
 
     uuid: str
@@ -53,6 +56,7 @@ class DomainInput:
     accelerator: Accelerator
     weight: int | None
     pins: Pins | None = None
+    interface: Interface | None = None
 
 
 def domain_xml(spec: VmSpec, given: DomainInput) -> str:
@@ -155,10 +159,13 @@ def _devices(domain: Element, spec: VmSpec, given: DomainInput) -> None:
     ]
     disks.append(_seed(given.paths))
     SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
-    for index in range(1, len(disks) + 3 + SPARE_PORTS):
+    others = 3 if given.interface is None else 4
+    for index in range(1, len(disks) + others + SPARE_PORTS):
         SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     SubElement(devices, "controller", type="usb", model="none")
     devices.extend(disks)
+    if given.interface is not None:
+        devices.append(_interface(given.interface))
     serial = SubElement(devices, "serial", type="pty")
     SubElement(serial, "log", file=str(given.paths.serial_log), append="on")
     SubElement(serial, "target", type="isa-serial", port="0")
@@ -179,6 +186,15 @@ def _disk(paths: VmPaths, name: str, target: str) -> Element:
     SubElement(disk, "target", dev=target, bus="virtio")
     _text(disk, "serial", name)
     return disk
+
+
+def _interface(interface: Interface) -> Element:
+    network = Element("interface", type="bridge")
+    SubElement(network, "mac", address=interface.mac)
+    SubElement(network, "source", bridge=VM_BRIDGE)
+    SubElement(network, "target", dev=interface.tap)
+    SubElement(network, "model", type="virtio")
+    return network
 
 
 def _seed(paths: VmPaths) -> Element:

@@ -14,10 +14,12 @@ from pathlib import Path
 from ppn.durable import sync_folder
 from ppn.errors import PpnError
 from ppn.host.backend import Backend, LibvirtFailed
+from ppn.host.bridge import isolate, network_change
 from ppn.host.disk import create_disk, grow_disk
 from ppn.host.domain import DomainInput, disk_xml, domain_xml, free_target
 from ppn.host.images import GuestImage, read_image
 from ppn.host.model import Accelerator, NodeState
+from ppn.host.network import Interface, interface_of
 from ppn.host.numa import choose_pins
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
@@ -58,6 +60,7 @@ class Execution:
         self._sidecar = self._known_sidecar()
         self._steps: dict[ActionKind, Callable[[Action], None]] = {
             ActionKind.RESERVE: self._reserve,
+            ActionKind.LEASE: self._lease,
             ActionKind.CREATE_DISK: self._create_disk,
             ActionKind.GROW_DISK: self._grow_disk,
             ActionKind.WRITE_SEED: self._write_seed,
@@ -129,17 +132,27 @@ class Execution:
         self.paths.vms.mkdir(mode=0o711, parents=True, exist_ok=True)
         making = self.paths.vms / f".{self.spec.name}.new"
         making.mkdir(mode=0o711)
-        self._sidecar = Sidecar(
-            uuid=str(uuid.uuid4()),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            phase="creating",
-            spec=self.spec,
-            pins=self.pins,
-            order=self.spec.digest(),
-        )
-        write_sidecar(making / self.files.sidecar.name, self._sidecar)
-        os.rename(making, self.files.folder)
-        sync_folder(self.paths.vms)
+        identity = str(uuid.uuid4())
+        with network_change(self.paths) as change:
+            self._sidecar = Sidecar(
+                uuid=identity,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                phase="creating",
+                spec=self.spec,
+                pins=self.pins,
+                order=self.spec.digest(),
+                lease=change.grant(self.spec, identity, None),
+            )
+            write_sidecar(making / self.files.sidecar.name, self._sidecar)
+            os.rename(making, self.files.folder)
+            sync_folder(self.paths.vms)
+
+    def _lease(self, _: Action) -> None:
+        known = self._identity
+        with network_change(self.paths) as change:
+            lease = change.grant(self.spec, known.uuid, known.lease)
+            self._sidecar = known.model_copy(update={"lease": lease})
+            write_sidecar(self.files.sidecar, self._sidecar)
 
     def _create_disk(self, action: Action) -> None:
         base = self._image().base if action.disk == "root" else None
@@ -157,9 +170,18 @@ class Execution:
 
     def _write_seed(self, _: Action) -> None:
         # Imported here: reading ISO code takes longer than most changes, which need no seed.
-        from ppn.host.seed import write_seed
+        from ppn.host.seed import network_config, write_seed
 
-        write_seed(self.files.seed, self.spec, self._identity.uuid)
+        lease, network, interface = self._identity.lease, self.node.network, self._interface
+        config = None
+        if lease is not None and network is not None and interface is not None:
+            config = network_config(interface.mac, lease, network)
+        write_seed(self.files.seed, self.spec, self._identity.uuid, config)
+
+    @property
+    def _interface(self) -> Interface | None:
+        known = self._identity
+        return interface_of(known.uuid) if known.lease is not None else None
 
     def _define(self, _: Action) -> None:
         self._hold_pins()
@@ -187,6 +209,7 @@ class Execution:
             accelerator=accelerator,
             weight=weight if self.node.cpu_weight.enforced else None,
             pins=self.pins,
+            interface=self._interface,
         )
         self.backend.define(domain_xml(self.spec, given))
 
@@ -203,6 +226,8 @@ class Execution:
         sync_folder(self.files.folder)
 
     def _start(self, _: Action) -> None:
+        with network_change(self.paths) as change:
+            change.restore()
         try:
             self._start_once()
         except (LibvirtFailed, NotRunning) as error:
@@ -223,6 +248,8 @@ class Execution:
                 f"vm {self.spec.name} was started and stopped at once",
                 hint=f"look at {self.files.serial_log} and libvirt's log of the domain",
             )
+        if self._interface is not None:
+            isolate(self._interface.tap)
 
     def _stop(self, _: Action) -> None:
         self.backend.stop(self.spec.name, grace=0 if self.spec.state == "absent" else GRACE_SECONDS)
@@ -237,8 +264,10 @@ class Execution:
         """The folder leaves its name in one step, so that no part of a VM is ever seen."""
         gone = self.paths.vms / f".{self.spec.name}.{secrets.token_hex(6)}.gone"
         if self.files.folder.exists():
-            os.rename(self.files.folder, gone)
-            sync_folder(self.paths.vms)
+            with network_change(self.paths) as change:
+                change.withdraw(self.spec.name)
+                os.rename(self.files.folder, gone)
+                sync_folder(self.paths.vms)
         sweep_vm(self.paths, self.spec.name)
 
     def _record(self, _: Action) -> None:

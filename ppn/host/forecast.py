@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ppn.host.lease import Lease
 from ppn.host.model import (
     DiskPool,
     Enforcement,
@@ -22,6 +23,7 @@ from ppn.host.model import (
     VmView,
     VmWeight,
 )
+from ppn.host.network import choose_lease, lease_wanted, node_network
 from ppn.host.numa import choose_pins
 from ppn.host.plan import MIB_PER_GIB, wanted_disks
 from ppn.host.policy import minimum_of
@@ -51,6 +53,7 @@ def blank_node(
             vcpus_allocated=0,
         ),
         disk=disk,
+        network=node_network(settings),
         images=images,
     )
 
@@ -144,6 +147,15 @@ def _fuller(before: NodeState, later: NodeState) -> DiskPool:
     return later.disk.model_copy(update={"promised_mib": promised})
 
 
+def _lease(spec: VmSpec, node: NodeState) -> Lease | None:
+    before = node.vm(spec.name)
+    own = before.lease if before is not None else None
+    if node.network is None or (before is not None and not lease_wanted(spec, own)):
+        return own
+    others = [vm.lease for vm in node.vms if vm.name != spec.name and vm.lease is not None]
+    return choose_lease(spec, node.network, others, own)
+
+
 def _view(spec: VmSpec, node: NodeState, pins: Pins | None) -> VmView:
     before = node.vm(spec.name)
     declared = {name for name, _ in wanted_disks(spec)}
@@ -170,6 +182,7 @@ def _view(spec: VmSpec, node: NodeState, pins: Pins | None) -> VmView:
             ),
             *(disk.model_copy(update={"attached": False, "detached": True}) for disk in kept),
         ),
+        lease=_lease(spec, node),
         sidecar="ok",
     )
 

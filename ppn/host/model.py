@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from ipaddress import IPv4Network
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ppn.host.spec import VmSpec
+from ppn.host.lease import Lease
+from ppn.host.spec import ADDRESS_PATTERN, Protocol, VmSpec
+from ppn.inventory import DEFAULT_INTERFACE, SMALLEST_VM_RANGE
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -36,6 +39,11 @@ class Settings(Frozen):
         allow_odd_vcpus: VMs with an odd vCPU count are accepted.
         vcpu_buffer: CPUs no VM is promised.
         memory_buffer_mib: memory in MiB no VM is promised.
+        mesh_address: the node's own; guests' ports are opened there.
+        mesh_interface: the interface that address is on.
+        vm_range: the network of its VMs; without one they have no network.
+        vm_internet: guests may open connections to public addresses.
+        port_first, port_last: ports of the mesh address that may lead to guests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +53,25 @@ class Settings(Frozen):
     allow_odd_vcpus: bool = False
     vcpu_buffer: int = Field(default=0, ge=0)
     memory_buffer_mib: int = Field(default=512, ge=0)
+    mesh_address: str | None = Field(default=None, pattern=ADDRESS_PATTERN)
+    mesh_interface: str = DEFAULT_INTERFACE
+    vm_range: str | None = None
+    vm_internet: bool = False
+    port_first: int = Field(default=30000, ge=1024, le=65535)
+    port_last: int = Field(default=32767, ge=1024, le=65535)
+
+    @field_validator("vm_range")
+    @classmethod
+    def _check_range(cls, value: str | None) -> str | None:
+        if value is not None and IPv4Network(value).prefixlen > SMALLEST_VM_RANGE:
+            raise ValueError(f"{value} is smaller than a /{SMALLEST_VM_RANGE}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.port_first > self.port_last:
+            raise ValueError(f"port_first {self.port_first} is above port_last {self.port_last}")
+        return self
 
 
 class LibvirtStatus(Frozen):
@@ -205,6 +232,28 @@ class Image(Frozen):
     disk_mib: int = 0
 
 
+class NodeNetwork(Frozen):
+    """The network of a node's VMs.
+
+    Args:
+        range: the addresses; no other network of the pool overlaps them.
+        gateway: the node's own address among them.
+        mesh_address, mesh_interface: where guests' ports are opened.
+        first_port, last_port: the ports that may lead to guests.
+        internet: guests may open connections to public addresses.
+        busy: ports of that range on which something of the node itself listens.
+    """
+
+    range: str
+    gateway: str
+    mesh_address: str
+    mesh_interface: str
+    first_port: int
+    last_port: int
+    internet: bool = False
+    busy: tuple[tuple[Protocol, int], ...] = ()
+
+
 class VmMemory(Frozen):
     """A VM's memory in MiB: the most, what it has, what it keeps, what the guest leaves unused."""
 
@@ -276,6 +325,7 @@ class VmView(Frozen):
         order: digest of the spec it was first asked for with.
         created: when it was first asked for, RFC 3339 in UTC; empty without a sound sidecar.
         cpu_seconds: CPU time its QEMU has used since it started; None when it does not run.
+        lease: its address and the ports that lead to it; None without a network.
     """
 
     name: str
@@ -295,6 +345,7 @@ class VmView(Frozen):
     weight: VmWeight
     pinning: VmPinning = VmPinning()
     disks: tuple[VmDisk, ...] = ()
+    lease: Lease | None = None
     sidecar: Literal["ok", "missing", "damaged"]
     problems: tuple[Problem, ...] = ()
 
@@ -326,6 +377,7 @@ class NodeState(Frozen):
     disk: DiskPool
     cpu_usage: CpuUsage | None = None
     blocks: tuple[BlockDevice, ...] = ()
+    network: NodeNetwork | None = None
     images: tuple[Image, ...] = ()
     vms: tuple[VmView, ...] = ()
     unmanaged: tuple[Unmanaged, ...] = ()

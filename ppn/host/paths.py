@@ -84,6 +84,11 @@ class Paths:
         return self.root / "var/lib/ppn/timelines"
 
     @property
+    def network_lock(self) -> Path:
+        """The lock under which addresses and ports are given, and the rules for them loaded."""
+        return self.runtime / "network.lock"
+
+    @property
     def sysfs(self) -> Path:
         """The kernel's view of the hardware."""
         return self.root / "sys"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ppn.host.model import VmView
+from ppn.host.network import lease_wanted
 from ppn.host.spec import VmSpec
 
 MIB_PER_GIB = 1024
@@ -16,6 +17,7 @@ class ActionKind(StrEnum):
     """The kinds of step a change to one VM is made of."""
 
     RESERVE = "reserve"
+    LEASE = "lease"
     CREATE_DISK = "create_disk"
     GROW_DISK = "grow_disk"
     WRITE_SEED = "write_seed"
@@ -32,6 +34,7 @@ class ActionKind(StrEnum):
 
 TEXTS = {
     ActionKind.RESERVE: "reserve the folder of vm {vm}",
+    ActionKind.LEASE: "give vm {vm} its address and ports",
     ActionKind.CREATE_DISK: "create disk {disk} of vm {vm} ({size_gib} GiB)",
     ActionKind.GROW_DISK: "grow disk {disk} of vm {vm} to {size_gib} GiB",
     ActionKind.WRITE_SEED: "write the seed of vm {vm}",
@@ -133,8 +136,12 @@ def _convergence(spec: VmSpec, actual: VmView | None) -> Iterator[Action]:
     if running and spec.state == "stopped":
         yield Action(ActionKind.STOP, spec.name)
         running = False
+    leased = actual.lease if actual is not None else None
+    moving = actual is not None and lease_wanted(spec, leased)
+    if moving:
+        yield Action(ActionKind.LEASE, spec.name)
     yield from _disk_steps(spec, actual)
-    if actual is None or not actual.seed or _seed_differs(spec, actual):
+    if actual is None or not actual.seed or moving or _seed_differs(spec, actual):
         yield Action(ActionKind.WRITE_SEED, spec.name)
     if running and actual is not None:
         yield from _attachments(spec, actual)

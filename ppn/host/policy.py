@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ppn.errors import Refusal
 from ppn.host.model import Image, NodeState, VmView
+from ppn.host.network import network_refusals
 from ppn.host.plan import MIB_PER_GIB, Action, ActionKind, plan, wanted_disks
 from ppn.host.spec import VmSpec
 
@@ -53,6 +54,7 @@ def refusals(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -
         yield from _cpu_sum(spec, node, actual)
         yield from _promised_memory(spec, node, actual, minimum_mib)
         yield from _disk_room(spec, node, actual)
+        yield from network_refusals(spec, node, actual)
     if starting:
         yield from _free_memory(spec, node)
 

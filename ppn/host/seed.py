@@ -1,6 +1,6 @@
 """The cloud-init NoCloud volume of a VM (HOST-03).
 
-Both documents are JSON, which every YAML reader reads as itself: a value stays a value, whatever
+All documents are JSON, which every YAML reader reads as itself: a value stays a value, whatever
 characters it holds, and can never become a key.
 """
 
@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import json
 import re
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from pycdlib import PyCdlib
 
 from ppn.durable import write_atomic
+from ppn.host.lease import Lease
+from ppn.host.model import NodeNetwork
 from ppn.host.spec import VmSpec
 
 VOLUME_LABEL = "cidata"
@@ -36,14 +39,36 @@ def meta_data(spec: VmSpec, uuid: str) -> bytes:
     return _document({"instance-id": uuid, "local-hostname": spec.hostname})
 
 
-def seed_image(spec: VmSpec, uuid: str) -> bytes:
-    """The whole volume: ISO 9660 with Rock Ridge and Joliet names, labelled `cidata`."""
+def network_config(mac: str, lease: Lease, network: NodeNetwork) -> bytes:
+    """The guest's network, version 2: one interface, found by its hardware address."""
+    prefix = IPv4Network(network.range).prefixlen
+    interface = {
+        "match": {"macaddress": mac},
+        # Renderers that match by name alone need one.
+        "set-name": "eth0",
+        "addresses": [f"{lease.address}/{prefix}"],
+        "routes": [{"to": "0.0.0.0/0", "via": network.gateway}],
+    }
+    return _document({"version": 2, "ethernets": {"eth0": interface}})
+
+
+def seed_image(spec: VmSpec, uuid: str, network: bytes | None = None) -> bytes:
+    """The whole volume: ISO 9660 with Rock Ridge and Joliet names, labelled `cidata`.
+
+    Args:
+        spec: the VM.
+        uuid: its identity.
+        network: the document of `network_config`; None for a guest without a network.
+    """
     volume = PyCdlib()
     volume.new(interchange_level=3, vol_ident=VOLUME_LABEL, joliet=3, rock_ridge="1.09")
-    for name, plain, content in (
+    documents = [
         ("user-data", "/USERDATA.;1", user_data(spec)),
         ("meta-data", "/METADATA.;1", meta_data(spec, uuid)),
-    ):
+    ]
+    if network is not None:
+        documents.append(("network-config", "/NETWORK.;1", network))
+    for name, plain, content in documents:
         volume.add_fp(
             io.BytesIO(content), len(content), plain, rr_name=name, joliet_path=f"/{name}"
         )
@@ -53,9 +78,9 @@ def seed_image(spec: VmSpec, uuid: str) -> bytes:
     return image.getvalue()
 
 
-def write_seed(path: Path, spec: VmSpec, uuid: str) -> None:
+def write_seed(path: Path, spec: VmSpec, uuid: str, network: bytes | None = None) -> None:
     """Put a VM's seed in place; only root and the hypervisor read it."""
-    write_atomic(path, seed_image(spec, uuid), mode=0o600)
+    write_atomic(path, seed_image(spec, uuid, network), mode=0o600)
 
 
 def _document(values: dict[str, object]) -> bytes:

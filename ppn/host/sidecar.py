@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
+from ppn.host.lease import Lease
 from ppn.host.model import Pins
 from ppn.host.spec import VmSpec
 
@@ -29,6 +30,7 @@ class Sidecar(BaseModel):
         spec: what it shall be.
         pins: the CPUs it holds, also while it is stopped; None when it holds none.
         order: digest of the spec it was first asked for with; tells a repeated request.
+        lease: its address and ports, from its creation on; None on a node without a VM network.
     """
 
     model_config = ConfigDict(
@@ -47,6 +49,7 @@ class Sidecar(BaseModel):
     spec: VmSpec
     pins: Pins | None = None
     order: str = ""
+    lease: Lease | None = None
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:

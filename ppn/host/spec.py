@@ -35,6 +35,10 @@ LONGEST_KEY = 160
 HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 State = Literal["running", "stopped", "absent"]
+Protocol = Literal["tcp", "udp"]
+# Four numbers of at most 255, each without leading zeros: one address has one text.
+_NUMBER = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+ADDRESS_PATTERN = rf"^({_NUMBER}\.){{3}}{_NUMBER}$"
 
 
 class SpecInvalid(Refusal):
@@ -62,6 +66,22 @@ class Disk(BaseModel):
         return name
 
 
+class Port(BaseModel):
+    """A port of the guest that mesh nodes may reach at the node's mesh address.
+
+    Args:
+        guest: destination port in the guest.
+        protocol: of the transport layer.
+        host: the node's port that leads there, of its range for guests; any free one when None.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    guest: int = Field(ge=1, le=65535)
+    protocol: Protocol = "tcp"
+    host: int | None = Field(default=None, ge=1, le=65535)
+
+
 class VmSpec(BaseModel):
     """A VM as it shall be. CPU weight and balloon minimum come from the capability ledger alone.
 
@@ -74,6 +94,8 @@ class VmSpec(BaseModel):
         memory_mib: the most memory it can have, in MiB; what it has at boot.
         disk_gib: virtual size of the root disk in GiB.
         disks: data disks, in the order the guest finds them.
+        address: of the node's VM network; any free one when None.
+        ports: what mesh nodes may reach of it.
         hostname: what cloud-init calls the guest; the VM's name when not given.
         ssh_keys: public keys, one line each.
         user_data: further cloud-config for the guest.
@@ -92,6 +114,8 @@ class VmSpec(BaseModel):
     disk_gib: int = Field(default=1, ge=1, le=65536)
     # Python data hold lists where JSON has arrays; the parts stay strict.
     disks: Annotated[tuple[Disk, ...], Field(strict=False, max_length=16)] = ()
+    address: str | None = Field(default=None, pattern=ADDRESS_PATTERN)
+    ports: Annotated[tuple[Port, ...], Field(strict=False, max_length=64)] = ()
     hostname: str = Field(max_length=253)
     ssh_keys: Annotated[tuple[str, ...], Field(strict=False, max_length=64)] = ()
     user_data: dict[str, JsonValue] | None = None
@@ -136,6 +160,17 @@ class VmSpec(BaseModel):
         if twice := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(f"two disks are named {', '.join(twice)}; names must differ")
         return disks
+
+    @field_validator("ports")
+    @classmethod
+    def _check_ports(cls, ports: tuple[Port, ...]) -> tuple[Port, ...]:
+        for side, numbers in (
+            ("guest", Counter((port.protocol, port.guest) for port in ports)),
+            ("host", Counter((port.protocol, port.host) for port in ports if port.host)),
+        ):
+            if twice := sorted(f"{n}/{p}" for (p, n), count in numbers.items() if count > 1):
+                raise ValueError(f"{side} port {', '.join(twice)} is named twice; name it once")
+        return ports
 
     @property
     def promised_gib(self) -> int:

@@ -19,6 +19,7 @@ from ppn.host.model import (
     LedgerGrant,
     LedgerStatus,
     LibvirtStatus,
+    NodeNetwork,
     NodeState,
     Pool,
     Problem,
@@ -26,8 +27,10 @@ from ppn.host.model import (
     Topology,
     Unmanaged,
 )
+from ppn.host.network import node_network
 from ppn.host.numa import pinning_support
 from ppn.host.paths import Paths
+from ppn.host.ports import listening
 from ppn.host.settings import read_settings
 from ppn.host.topology import read_memory, read_topology
 from ppn.host.vm_state import NodeFacts, VmReading, read_vm
@@ -94,6 +97,7 @@ def assemble(paths: Paths, domains: Domains) -> NodeState:
         disk=_disk_pool(paths, readings),
         cpu_usage=read_cpu_usage(paths.procfs),
         blocks=read_blocks(paths.sysfs, paths.procfs),
+        network=read_network(paths, settings),
         images=images,
         vms=tuple(reading.view for reading in readings),
         unmanaged=_unmanaged(paths, domains),
@@ -107,6 +111,12 @@ def read_boot_id(paths: Paths) -> str:
         return paths.boot_id.read_text().strip()
     except OSError:
         return ""
+
+
+def read_network(paths: Paths, settings: Settings) -> NodeNetwork | None:
+    """The network of the node's VMs with what is taken of it; None when the node has none."""
+    busy = listening(paths.procfs, settings.port_first, settings.port_last)
+    return node_network(settings, busy)
 
 
 def read_ledger(paths: Paths) -> LedgerStatus:

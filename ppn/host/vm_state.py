@@ -92,6 +92,7 @@ def read_vm(
         weight=_weight(domain, grant, node.cpu_weight),
         pinning=_pinning(sidecar, pid, node),
         disks=disks,
+        lease=sidecar.lease if sidecar is not None else None,
         sidecar=condition,
         problems=tuple(problems),
     )

@@ -22,6 +22,8 @@ from tests.host_root import write_hardware
 PPN = Path(sys.executable).with_name("ppn")
 # In a mount namespace of its own the daemon's fixed folders are the test's; KVM is not there.
 START = """set -e
+# Shows the interfaces of the network the node is in.
+mount -t sysfs sysfs /sys
 mount --bind "$1/run" /run
 mount --bind "$1/etc/libvirt" /etc/libvirt
 mount --bind "$1/libvirt" /var/lib/libvirt
@@ -61,9 +63,15 @@ def wait_for(what: str, probe: Callable[[], Any], seconds: float = 180) -> Any:
 
 @dataclass
 class Node:
-    """One node: its root folder, and how to reach its libvirt."""
+    """One node: its root folder, and how to reach its libvirt.
+
+    Args:
+        root: its folder.
+        enter: the words before a command that run it in the node's network.
+    """
 
     root: Path
+    enter: tuple[str, ...] = ()
 
     @property
     def paths(self) -> Paths:
@@ -99,7 +107,17 @@ class Node:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the node's daemons and wait until they answer."""
-        argv = ("unshare", "--mount", "--propagation", "private", "sh", "-c", START, "sh")
+        argv = (
+            *self.enter,
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            START,
+            "sh",
+        )
         with (self.root / "daemons.log").open("wb") as log:
             daemon = subprocess.Popen(
                 [*argv, str(self.root)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -121,7 +139,11 @@ class Node:
     ) -> Completed:
         """Run the `ppn` command on this node."""
         return run(
-            [PPN, *words], timeout=300, input=text, accept=accept, env=dict(self.environment)
+            [*self.enter, PPN, *words],
+            timeout=300,
+            input=text,
+            accept=accept,
+            env=dict(self.environment),
         )
 
     def apply(self, **spec: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ppn.host.domain import DirectBoot, DomainInput, disk_xml, domain_xml, free_target
 from ppn.host.model import Accelerator, Pins
+from ppn.host.network import Interface, interface_of
 from ppn.host.paths import Paths
 from tests.unit.host.builders import UUID, make_spec
 
@@ -24,15 +25,16 @@ def given_input(
     weight: int | None = None,
     boot: DirectBoot | None = TINY,
     pins: Pins | None = None,
+    interface: Interface | None = None,
 ) -> DomainInput:
-    return DomainInput(UUID, FILES, boot, accelerator, weight, pins)
+    return DomainInput(UUID, FILES, boot, accelerator, weight, pins, interface)
 
 
 @pytest.mark.parametrize(
     ("name", "given_as"),
     [
         ("tcg-direct-boot", given_input()),
-        ("kvm-disk-boot-weight", given_input("kvm", 300, None)),
+        ("kvm-disk-boot-weight", given_input("kvm", 300, None, interface=interface_of(UUID))),
         ("kvm-pinned", given_input("kvm", 300, None, Pins(cpus=(8, 9), nodes=(1,)))),
     ],
 )
@@ -70,7 +72,7 @@ def test_places_for_disks_are_found_around_taken_ones() -> None:
     assert free_target({"vda", "vdc", "vdz"}) == "vdb"
 
 
-def test_guest_has_no_agent_channel_and_no_network() -> None:
+def test_guest_has_no_agent_channel_and_a_network_only_where_it_is_given_one() -> None:
     devices = fromstring(domain_xml(make_spec(), given_input())).find("devices")
     assert devices is not None
     for kind in ("channel", "interface", "graphics", "filesystem", "hostdev"):

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycdlib import PyCdlib
 
-from ppn.host.seed import meta_data, seed_image, user_data, write_seed
+from ppn.host.lease import Lease
+from ppn.host.seed import meta_data, network_config, seed_image, user_data, write_seed
 from tests.unit.host.builders import UUID, make_spec
+from tests.unit.host.test_network import make_network
 
 TEXTS = st.text(max_size=60)
 KEYS = st.text(max_size=20)
@@ -51,6 +53,34 @@ def test_keys_round_trip(comments: list[str]) -> None:
     found = yaml.safe_load(user_data(make_spec(ssh_keys=keys)))
     assert found.pop("ssh_authorized_keys", []) == keys
     assert found == {"hostname": "web"}
+
+
+def test_network_config_is_one_static_interface_found_by_its_address() -> None:
+    """HOST-03: address, prefix and gateway are there without the guest asking anybody."""
+    network = make_network(vm_range="10.9.2.0/24")
+    found = yaml.safe_load(network_config("52:54:00:00:00:01", Lease(address="10.9.2.5"), network))
+    assert found == {
+        "version": 2,
+        "ethernets": {
+            "eth0": {
+                "match": {"macaddress": "52:54:00:00:00:01"},
+                "set-name": "eth0",
+                "addresses": ["10.9.2.5/24"],
+                "routes": [{"to": "0.0.0.0/0", "via": "10.9.2.1"}],
+            }
+        },
+    }
+
+
+def test_volume_holds_a_network_config_only_where_there_is_one() -> None:
+    """HOST-03."""
+    names = []
+    for image in (seed_image(make_spec(), UUID), seed_image(make_spec(), UUID, b"{}")):
+        volume = PyCdlib()
+        volume.open_fp(io.BytesIO(image))
+        names.append({child.file_identifier() for child in volume.list_children(joliet_path="/")})
+    assert "network-config".encode("utf-16-be") not in names[0]
+    assert names[1] - names[0] == {"network-config".encode("utf-16-be")}
 
 
 def test_meta_data_names_the_instance() -> None:

@@ -1,0 +1,171 @@
+"""Real VMs in their node's network: given, reached, changed and taken back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import guest
+from ppn.host.model import Settings, VmView
+from ppn.host.network import interface_of
+from ppn.host.sidecar import read_sidecar
+from ppn.mesh.firewall import ruleset
+from ppn.run import run
+from tests.integration.host.node import Node, wait_for
+from tests.integration.mesh.namespaces import Namespace
+from tests.integration.network.conftest import MESH, PEER, RANGE, fetch
+from tests.unit.mesh.pools import RELAY, SERVER, pool
+
+WEB = [{"guest": 80}]
+
+
+@dataclass
+class Networked:
+    """A hypervisor with a network for its VMs, and a mesh peer of it."""
+
+    node: Node
+    server: Namespace
+    peer: Namespace
+
+    def configure(self, **settings: Any) -> None:
+        """Write the node's settings."""
+        usual = {"name": "server", "mesh_address": MESH, "vm_range": RANGE}
+        self.node.paths.settings.parent.mkdir(parents=True, exist_ok=True)
+        self.node.paths.settings.write_text(Settings(**(usual | settings)).model_dump_json())
+
+    def view(self, name: str = "web") -> VmView:
+        """A VM as the node shows it."""
+        vm = VmView.model_validate(self.node.apply(name=name, ports=WEB)["vm"])
+        assert vm.lease is not None
+        return vm
+
+    def traces(self, vm: VmView) -> str:
+        """All that the node's kernel holds in which a VM could appear."""
+        return self.server.sh("ip -o link; nft list ruleset; ip neigh show nud all")
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Networked]:
+    server, peer = Namespace("server"), Namespace("relay")
+    enter = ("nsenter", "-t", str(server.pid), "-n", "--")
+    with tempfile.TemporaryDirectory(prefix="ppn-net-") as root:
+        found = Networked(Node(Path(root), enter), server, peer)
+        found.node.prepare(guest.cached())
+        (Path(root) / "proc/net").symlink_to("/proc/net")
+        ends = f"link add ppn0 netns {server.pid} type veth peer name ppn0 netns {peer.pid}"
+        run(["ip", *ends.split()], timeout=10)
+        for space, address in ((server, MESH), (peer, PEER)):
+            space.sh(f"ip addr add {address}/24 dev ppn0; ip link set ppn0 up")
+        server.sh("echo 1 > /proc/sys/net/ipv4/conf/ppn0/forwarding")
+        ours = replace(SERVER, ranges=(), vm_range=IPv4Network(RANGE))
+        server("nft", "-f", "-", input=ruleset(pool(RELAY, ours), ours))
+        daemon = found.node.start()
+        try:
+            yield found
+        finally:
+            found.node.stop(daemon)
+            server.end()
+            peer.end()
+
+
+@pytest.fixture
+def networked(started: Networked) -> Iterator[Networked]:
+    started.configure()
+    yield started
+    for vm in started.node.state().vms:
+        started.node.apply(name=vm.name, state="absent")
+    assert started.node.nothing_is_left()
+
+
+def answer(found: Networked, vm: VmView) -> str:
+    """What the guest says at its host port to a mesh peer."""
+    assert vm.lease is not None
+    return fetch(found.peer, MESH, vm.lease.ports[0].host)
+
+
+def test_spawned_vm_is_reached_at_its_port_and_leaves_nothing(networked: Networked) -> None:
+    """IP-01, IP-02: no step but its creation; after its removal no tap, rule or port."""
+    node = networked.node
+    reach = f"ppn.reach={PEER}:8080"
+    networked.peer.start("python3", "-IS", "-m", "http.server", "-d", "/run", "8080")
+    done = node.apply(ports=WEB, cmdline_extra=reach)
+    vm = VmView.model_validate(done["vm"])
+    assert vm.lease is not None and vm.uuid is not None
+    port = vm.lease.ports[0]
+    boot = node.wait_ready("web")["boot_id"]
+    assert fetch(networked.peer, MESH, port.host) == f"ppn-guest boot_id={boot}"
+    assert fetch(networked.server, MESH, port.host) == f"ppn-guest boot_id={boot}"
+    assert f"ppn-guest network address={vm.lease.address}/24" in node.serial("web")
+    # The guest answers; it opens nothing, though somebody is there.
+    assert fetch(networked.server, PEER, 8080) != ""
+    said = wait_for("a try", lambda: "ppn-guest reach" in node.serial("web"))
+    assert said and "answer=yes" not in node.serial("web")
+    interface = interface_of(vm.uuid)
+    assert "isolated on" in networked.server.sh(f"ip -d link show {interface.tap}")
+    again = node.apply(ports=WEB, cmdline_extra=reach)
+    assert not again["changed"]
+    shown = node.ppn("host", "state").stdout
+    assert RANGE in shown
+    node.apply(state="absent")
+    traces = networked.traces(vm)
+    for text in (interface.tap, interface.mac, f"{vm.lease.address} ", str(port.host)):
+        assert text not in traces
+    assert fetch(networked.peer, MESH, port.host) == ""
+
+
+def test_address_and_port_are_kept_for_life_and_ports_change_live(networked: Networked) -> None:
+    """IP-01: over a stop and a start; a change of ports leaves QEMU as it is."""
+    node = networked.node
+    first = networked.view()
+    assert first.lease is not None
+    node.wait_ready("web")
+    node.apply(ports=WEB, state="stopped")
+    second = networked.view()
+    assert second.lease == first.lease
+    boot = node.wait_ready("web", boots=2)["boot_id"]
+    assert boot in answer(networked, second)
+    moved = node.apply(ports=[{"guest": 80, "host": 30080}, {"guest": 53, "protocol": "udp"}])
+    assert "give vm web its address and ports" in moved["actions"]
+    assert moved["vm"]["pid"] == second.pid
+    assert boot in fetch(networked.peer, MESH, 30080)
+    assert answer(networked, second) == ""
+    sidecar = read_sidecar(node.paths.vm("web").sidecar)
+    assert sidecar is not None and sidecar.lease is not None
+    assert sidecar.lease.ports[0].host == 30080
+    # A port that may be any stays what it is.
+    same = node.apply(ports=[{"guest": 80}, {"guest": 53, "protocol": "udp"}])
+    assert same["vm"]["lease"] == sidecar.lease.model_dump(mode="json")
+
+
+def test_what_cannot_be_had_is_refused_and_leaves_nothing(networked: Networked) -> None:
+    """IP-01: a clean failure each, with nothing left of the VM."""
+    node = networked.node
+    networked.configure(port_first=30000, port_last=30001)
+    networked.server.start("python3", "-IS", "-m", "http.server", "-d", "/run", "30000")
+    wait_for("a listener", lambda: ":30000 " in networked.server.sh("ss -Hltn"))
+    one = node.apply(name="one", state="stopped", ports=WEB, address="10.9.2.9")["vm"]["lease"]
+    assert one["ports"][0]["host"] == 30001
+    for spec, code in (
+        ({"ports": WEB}, "ports_exhausted"),
+        ({"ports": [{"guest": 80, "host": 30000}]}, "port_taken"),
+        ({"ports": [{"guest": 80, "host": 30001}]}, "port_taken"),
+        ({"ports": [{"guest": 80, "host": 9204}]}, "port_outside"),
+        ({"address": "10.9.2.9"}, "address_taken"),
+        ({"address": "10.9.2.1"}, "address_outside"),
+        ({"address": "10.9.3.9"}, "address_outside"),
+    ):
+        assert node.refused(name="two", state="stopped", **spec)["code"] == code
+    assert [vm.name for vm in node.state().vms] == ["one"]
+
+
+def test_a_node_without_a_network_gives_none(networked: Networked) -> None:
+    """And what cannot be given is refused."""
+    networked.configure(vm_range=None)
+    assert networked.node.refused(ports=WEB)["code"] == "network_missing"
+    assert networked.node.apply(state="stopped")["vm"]["lease"] is None

@@ -1,0 +1,91 @@
+"""Who reaches whom around a node's VMs, judged by real packets."""
+
+from __future__ import annotations
+
+from tests.integration.network.conftest import (
+    GATEWAY,
+    MESH,
+    PEER,
+    Site,
+    fetch,
+    packets_dropped,
+    serve,
+)
+
+WEB = [{"guest": 80}]
+
+
+def test_a_port_answers_mesh_nodes_and_the_node_itself(site: Site) -> None:
+    """IP-02: at the assigned port of the mesh address; nothing else of the guest does."""
+    one = site.guest("one", ports=WEB)
+    two = site.guest("two", ports=WEB)
+    assert one.host_port() != two.host_port()
+    for guest in (one, two):
+        assert fetch(site.peer, MESH, guest.host_port()) == guest.name
+        assert fetch(site.server, MESH, guest.host_port()) == guest.name
+    site.peer.sh(f"ip route add 10.9.2.0/24 via {MESH}")
+    assert fetch(site.peer, one.lease.address, 80) == ""
+
+
+def test_a_guest_opens_nothing(site: Site) -> None:
+    """Not to the mesh, not to the node, not to another guest, by whatever way."""
+    one = site.guest("one", ports=WEB)
+    two = site.guest("two", ports=WEB)
+    for space in (site.peer, site.server):
+        space.sh("mkdir -p /run/www; echo mine > /run/www/index.html")
+        serve(space, 8080, "/run/www")
+    assert fetch(site.server, PEER, 8080) == fetch(site.server, GATEWAY, 8080) == "mine"
+    assert fetch(one.space, PEER, 8080) == ""
+    for address in (GATEWAY, MESH):
+        assert fetch(one.space, address, 8080) == ""
+    assert fetch(one.space, MESH, two.host_port()) == ""
+    assert fetch(one.space, two.lease.address, 80) == ""
+    # Through the gateway, as if the other were not a neighbour.
+    one.space.sh(f"ip route add {two.lease.address} via {GATEWAY}")
+    assert fetch(one.space, two.lease.address, 80) == ""
+    assert one.space("ping", "-c1", "-W2", GATEWAY, accept=(0, 1)).returncode == 0
+
+
+def test_a_guest_speaks_for_itself_alone(site: Site) -> None:
+    """What leaves a tap has the VM's own addresses, or is dropped."""
+    one = site.guest("one")
+    two = site.guest("two")
+    assert one.space.reaches(GATEWAY)
+    one.space.sh("ip addr add 10.9.2.77/24 dev eth0")
+    before = packets_dropped(site.server, "bridge", "prerouting")
+    words = ("ping", "-c1", "-W1", "-I", "10.9.2.77", GATEWAY)
+    assert one.space(*words, accept=(0, 1)).returncode == 1
+    assert packets_dropped(site.server, "bridge", "prerouting") > before
+    one.space.sh("ip addr del 10.9.2.77/24 dev eth0")
+    # Another's hardware address, then another's IP address in what it says of its own.
+    one.space.sh(f"ip link set eth0 address {two.mac}")
+    assert not one.space.reaches(GATEWAY, count=1)
+    one.space.sh(f"ip link set eth0 address {one.mac}")
+    assert one.space.reaches(GATEWAY)
+    before = packets_dropped(site.server, "bridge", "prerouting")
+    stolen = two.lease.address
+    one.space.sh(f"ip addr add {stolen}/24 dev eth0")
+    claim = ("busybox", "arping", "-U", "-c", "1", "-I", "eth0", "-s", stolen, stolen)
+    one.space(*claim, accept=(0, 1))
+    assert packets_dropped(site.server, "bridge", "prerouting") > before
+    neighbours = site.server.sh("ip neigh show dev ppnvm0")
+    assert f"{stolen} lladdr {one.mac}" not in neighbours
+
+
+def test_a_tap_without_a_record_is_silent(site: Site) -> None:
+    """A VM whose sidecar is damaged leads nowhere and reaches nothing."""
+    one = site.guest("one", ports=WEB)
+    assert fetch(site.peer, MESH, one.host_port()) == "one"
+    site.paths.vm("one").sidecar.write_text("{")
+    site.synchronise()
+    assert fetch(site.peer, MESH, one.host_port()) == ""
+    assert not one.space.reaches(GATEWAY, count=1)
+
+
+def test_neighbours_do_not_hear_each_other(site: Site) -> None:
+    """Not even where a tap's own isolation is not there: the bridge's rules stand alone."""
+    one, two = site.guest("one"), site.guest("two")
+    one.space.sh(f"ip neigh replace {two.lease.address} lladdr {two.mac} dev eth0")
+    before = packets_dropped(site.server, "bridge", "forward")
+    assert not one.space.reaches(two.lease.address, count=1)
+    assert packets_dropped(site.server, "bridge", "forward") > before
