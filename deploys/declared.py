@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,24 @@ from pydantic import ValidationError
 from ppn.errors import Refusal
 from ppn.host.forecast import after
 from ppn.host.model import Image, LedgerGrant, LedgerStatus, LibvirtStatus, NodeState, Settings
+from ppn.host.network import node_network
 from ppn.host.policy import refusals
 from ppn.host.spec import VmSpec, spec_from_data
 from ppn.pool.ledger import DEFAULT_WEIGHT, Change, Grant, Withdrawal
 
 GRANT_KEYS = ("weight", "minimum_mib")
-SETTING_KEYS = ("reserved", "allow_odd_vcpus", "vcpu_buffer", "memory_buffer_mib")
+SETTING_KEYS = (
+    "reserved",
+    "allow_odd_vcpus",
+    "vcpu_buffer",
+    "memory_buffer_mib",
+    "mesh_address",
+    "mesh_interface",
+    "vm_range",
+    "vm_internet",
+    "port_first",
+    "port_last",
+)
 
 
 @dataclass(frozen=True)
@@ -116,8 +129,8 @@ def admission_problems(declaration: Declaration, node: NodeState) -> list[str]:
         node: the node as it is; its ledger, settings and libvirt are taken as this run will
             leave them.
     """
-    problems: list[str] = []
     node = as_this_run_leaves(node, declaration)
+    problems = list(range_problems(declaration, node))
     # What goes first makes room: removals and stops, then the rest in the order declared.
     for spec in sorted(declaration.specs, key=lambda spec: spec.state == "running"):
         found = list(refusals(spec, node))
@@ -125,6 +138,20 @@ def admission_problems(declaration: Declaration, node: NodeState) -> list[str]:
         if not found:
             node = after(node, spec)
     return problems
+
+
+def range_problems(declaration: Declaration, node: NodeState) -> Iterator[str]:
+    """VMs whose address the declared network no longer has."""
+    space = IPv4Network(node.network.range) if node.network is not None else None
+    gone = {spec.name for spec in declaration.specs if spec.state == "absent"}
+    for vm in node.vms:
+        if vm.lease is None or vm.name in gone:
+            continue
+        if space is None or IPv4Address(vm.lease.address) not in space:
+            yield (
+                f"node {declaration.settings.name}: vm_range {space} has no place for vm {vm.name}"
+                f" at {vm.lease.address}: keep the range, or remove that VM first (vm_range_in_use)"
+            )
 
 
 def as_this_run_leaves(node: NodeState, declaration: Declaration) -> NodeState:
@@ -146,6 +173,7 @@ def as_this_run_leaves(node: NodeState, declaration: Declaration) -> NodeState:
     return node.model_copy(
         update={
             "settings": settings,
+            "network": node_network(settings, node.network.busy if node.network else ()),
             "pool": pool,
             "libvirt": LibvirtStatus(ok=True),
             "ledger": LedgerStatus(ok=True, grants=(*others, *granted)),

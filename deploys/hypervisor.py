@@ -8,6 +8,8 @@ from pyinfra.api import deploy
 
 from deploys.declared import Declaration
 from deploys.units import unit_file
+from deploys.vm_network import PACKAGES as NETWORK_PACKAGES
+from deploys.vm_network import network_unit
 from facts.hardware import Hardware
 from operations import files, images, packages, systemd
 from operations.files import File
@@ -23,6 +25,7 @@ PACKAGES = [
     "qemu-utils",
 ]
 QEMU_CONF = "/etc/libvirt/qemu.conf"
+SETTINGS = "/etc/ppn/node.json"
 
 
 def qemu_conf(hardware: Hardware) -> str:
@@ -39,6 +42,7 @@ def hypervisor(
     declaration: Declaration,
     hardware: Hardware,
     folders: dict[str, str],
+    installed: dict[str, File],
 ) -> None:
     """Make a node able to run VMs.
 
@@ -46,21 +50,25 @@ def hypervisor(
         declaration: the node's settings.
         hardware: what the node has.
         folders: guest images by name, as folders on this machine.
+        installed: the marker of the ppn software: the VMs' network is made anew with it.
     """
-    packages.installed(name="Packages of a hypervisor", packages=PACKAGES)
+    packages.installed(name="Packages of a hypervisor", packages=[*PACKAGES, *NETWORK_PACKAGES])
+    network, network_runs = network_unit(SETTINGS, installed)
     settings = {
         QEMU_CONF: File(qemu_conf(hardware), mode="0600"),
-        "/etc/ppn/node.json": File(declaration.settings.model_dump_json(indent=2) + "\n"),
+        SETTINGS: File(declaration.settings.model_dump_json(indent=2) + "\n"),
         **unit_file("ppn-kvm-probe.service"),
+        **network,
     }
     files.rendered(name="Settings of the hypervisor", files=settings)
     systemd.units(
-        name="libvirt and the KVM probe",
+        name="libvirt, the KVM probe and the network of VMs",
         units=(
             Unit("libvirtd.service", restart_after=(QEMU_CONF,)),
             Unit("ppn-kvm-probe.service"),
+            network_runs,
         ),
-        files=settings,
+        files={**settings, **installed},
     )
     for image, folder in folders.items():
         images.present(name=f"Guest image {image}", image=image, folder=str(Path(folder)))

@@ -36,6 +36,7 @@ if node is not None and "hypervisor" in host.data.roles:
         declaration=node.declaration,
         hardware=node.hardware,
         folders=host.data.get("images", {}),
+        installed=marker(node.wheels.digest),
     )
     if not declared.outside_mesh:
         host_agent(pool=declared.pool, installed=marker(node.wheels.digest))

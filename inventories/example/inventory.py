@@ -46,6 +46,8 @@ nodes = [
             # CPUs and memory that no VM is promised.
             "vcpu_buffer": 2,
             "memory_buffer_mib": 2048,
+            # The network of its VMs: any that nothing else of the pool has.
+            "vm_range": "10.9.11.0/24",
             "vms": [
                 {
                     "name": "web",
@@ -57,6 +59,9 @@ nodes = [
                     "disk_gib": 20,
                     # Its share of CPU time when VMs compete, 1 to 10000; 100 when not given.
                     "weight": 300,
+                    # Mesh nodes reach it at 10.8.0.11:30080, and its SSH at a port that
+                    # `ppn host state` on server1 tells.
+                    "ports": [{"guest": 80, "host": 30080}, {"guest": 22}],
                     "ssh_keys": [_admin_key],
                 },
                 {
@@ -84,6 +89,7 @@ nodes = [
             "mesh_address": "10.8.0.12",
             "vcpu_buffer": 2,
             "memory_buffer_mib": 2048,
+            "vm_range": "10.9.12.0/24",
             "vms": [
                 {
                     "name": "archive",
@@ -108,6 +114,9 @@ nodes = [
             # Used for placement only when nothing else has room.
             "reserved": True,
             "memory_buffer_mib": 4096,
+            "vm_range": "10.9.21.0/24",
+            # Its VMs may open connections to public addresses.
+            "vm_internet": True,
             "vms": [
                 {
                     "name": "scratch",

@@ -25,6 +25,7 @@ nodes = [
             "endpoint": "198.51.100.11:51820",
             "ssh_hostname": "198.51.100.11",
             "allow_odd_vcpus": True,
+            "vm_range": "10.9.2.0/24",
             "vms": [
                 {
                     "name": "web",
@@ -33,6 +34,8 @@ nodes = [
                     "memory_mib": 256,
                     "minimum_mib": 128,
                     "weight": 300,
+                    # The tiny guest answers HTTP there.
+                    "ports": [{"guest": 80}],
                 },
                 {
                     "name": "archive",
@@ -54,6 +57,7 @@ nodes = [
             "ssh_hostname": "198.51.100.12",
             "reserved": True,
             "allow_odd_vcpus": True,
+            "vm_range": "10.9.3.0/24",
             "vms": [
                 {
                     "name": "notes",
