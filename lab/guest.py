@@ -19,7 +19,10 @@ from ppn.host import cpio
 from ppn.run import run
 
 HERE = Path(__file__).parent
-DRIVERS = ("virtio_pci", "virtio_blk", "virtio_balloon", "button", "evdev")
+DRIVERS = ("virtio_pci", "virtio_blk", "virtio_balloon", "virtio_net", "isofs", "button", "evdev")
+# What the tiny guest needs besides what every first program does.
+MORE_APPLETS = ("awk", "httpd", "ip", "nc", "umount")
+MORE_FOLDERS = ("seed", "www")
 INIT = HERE / "guest_init.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"
 TINY_CMDLINE = "console=ttyS0 quiet"
@@ -62,7 +65,11 @@ def tiny_initrd(modules: Path, busybox: Path) -> bytes:
     """The tiny guest's whole system."""
     button = cpio.file("bin/power-button", POWER_BUTTON, mode=0o755)
     drivers = read_modules(modules, DRIVERS)
-    return initrd(busybox.read_bytes(), drivers, INIT.read_bytes(), (button,))
+    more = [
+        *(cpio.link(f"bin/{applet}", "busybox") for applet in MORE_APPLETS),
+        *(cpio.folder(path) for path in MORE_FOLDERS),
+    ]
+    return initrd(busybox.read_bytes(), drivers, INIT.read_bytes(), (button, *more))
 
 
 def cached() -> Path:

@@ -12,8 +12,29 @@ mkdir -p /etc/acpi/PWRF
 ln -s /bin/power-button /etc/acpi/PWRF/00000080
 acpid -l /dev/null
 
+# What a seed disk says of the network, as cloud-init would read it; JSON, one value to a line.
+value_of() { awk -F'"' -v key="$1" '$2 == key { print $4; exit }' /seed/network-config; }
+for disk in /sys/block/vd*; do
+	[ "$(cat "$disk/serial" 2>/dev/null)" = seed ] || continue
+	mount -t iso9660 -o ro "/dev/${disk##*/}" /seed
+	[ -e /seed/network-config ] || continue
+	mac=$(value_of macaddress)
+	for link in /sys/class/net/*; do
+		[ "$(cat "$link/address")" = "$mac" ] || continue
+		address=$(awk -F'"' '/^ *"[0-9.]+\/[0-9]+"/ { print $2; exit }' /seed/network-config)
+		ip address add "$address" dev "${link##*/}"
+		ip link set "${link##*/}" up
+		ip route add default via "$(value_of via)"
+		echo "ppn-guest network address=$address"
+	done
+	umount /seed
+done
+
 read -r boot_id </proc/sys/kernel/random/boot_id
 cpus=$(nproc)
+# Whoever reaches port 80 hears which boot of which guest answers.
+echo "ppn-guest boot_id=$boot_id" >/www/index.html
+[ -z "$address" ] || httpd -h /www
 echo "ppn-guest ready boot_id=$boot_id cpus=$cpus"
 
 case " $(cat /proc/cmdline) " in
@@ -25,6 +46,22 @@ case " $(cat /proc/cmdline) " in
 	done
 	;;
 esac
+
+# ppn.reach=ADDRESS:PORT: says again and again whether a connection there comes about.
+read -r cmdline </proc/cmdline
+for word in $cmdline; do
+	case $word in
+	ppn.reach=*)
+		target=${word#ppn.reach=}
+		while :; do
+			answer=no
+			nc -w 2 "${target%:*}" "${target#*:}" </dev/null >/dev/null 2>&1 && answer=yes
+			echo "ppn-guest reach target=$target answer=$answer"
+			sleep 2
+		done &
+		;;
+	esac
+done
 
 # Beats come before all burners, so that a busy guest is still seen to live.
 renice -n -20 $$ >/dev/null 2>&1
