@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploys import base, hypervisor, mesh
+from deploys import base, hypervisor, mesh, vm_network
 from deploys.declared import Declaration, declare, local_image, wanted_ledger
 from deploys.units import unit_file, unit_text
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, Wheelhouse, wheelhouse
@@ -122,7 +122,11 @@ def node_variables(name: str, data: Mapping[str, Any], pool: Pool, registry: Reg
     if "hypervisor" in data["roles"]:
         packages += hypervisor.PACKAGES
         files |= hypervisor_files(declaration)
-        units += [unit("libvirtd.service"), unit("ppn-kvm-probe.service")]
+        units += [
+            unit("libvirtd.service"),
+            unit("ppn-kvm-probe.service"),
+            unit(vm_network.UNIT, hypervisor.SETTINGS, MARKER),
+        ]
     return {
         "node_roles": data["roles"],
         "packages": packages,
@@ -191,7 +195,11 @@ def vm_variables(declaration: Declaration, data: Mapping[str, Any]) -> Variables
 def hypervisor_files(declaration: Declaration) -> dict[str, File]:
     """The files of a hypervisor whose text does not depend on its hardware."""
     settings = declaration.settings.model_dump_json(indent=2) + "\n"
-    return {"/etc/ppn/node.json": File(settings), **unit_file("ppn-kvm-probe.service")}
+    return {
+        hypervisor.SETTINGS: File(settings),
+        **unit_file("ppn-kvm-probe.service"),
+        **unit_file(vm_network.UNIT),
+    }
 
 
 def hardware(*, cpu_controller: bool) -> Hardware:

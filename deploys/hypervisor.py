@@ -8,7 +8,6 @@ from pyinfra.api import deploy
 
 from deploys.declared import Declaration
 from deploys.units import unit_file
-from deploys.vm_network import PACKAGES as NETWORK_PACKAGES
 from deploys.vm_network import network_unit
 from facts.hardware import Hardware
 from operations import files, images, packages, systemd
@@ -17,9 +16,11 @@ from operations.systemd import Unit
 
 PACKAGES = [
     "busybox-static",
+    "iproute2",
     "libvirt-clients",
     "libvirt-daemon-driver-qemu",
     "libvirt-daemon-system",
+    "nftables",
     "python3-libvirt",
     "qemu-system-x86",
     "qemu-utils",
@@ -52,7 +53,7 @@ def hypervisor(
         folders: guest images by name, as folders on this machine.
         installed: the marker of the ppn software: the VMs' network is made anew with it.
     """
-    packages.installed(name="Packages of a hypervisor", packages=[*PACKAGES, *NETWORK_PACKAGES])
+    packages.installed(name="Packages of a hypervisor", packages=PACKAGES)
     network, network_runs = network_unit(SETTINGS, installed)
     settings = {
         QEMU_CONF: File(qemu_conf(hardware), mode="0600"),

@@ -9,7 +9,6 @@ from operations.files import File
 from operations.systemd import Unit
 
 UNIT = "ppn-vm-network.service"
-PACKAGES = ("iproute2", "nftables")
 
 
 def network_unit(settings: str, installed: Mapping[str, File]) -> tuple[dict[str, File], Unit]:

@@ -8,12 +8,12 @@ record, and who comes next loads the rules that belong to it.
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from ppn.errors import PpnError
 from ppn.host.lease import Lease
@@ -124,43 +124,52 @@ def _guests(paths: Paths) -> Iterator[tuple[str, Guest]]:
 
 
 def _load(network: NodeNetwork, guests: Iterable[Guest]) -> None:
-    if not _is_there():
+    if not _is_up(network):
         _bring_up(network)
     run(["nft", "-f", "-"], timeout=SECONDS, input=ruleset(network, guests))
 
 
-def _is_there() -> bool:
-    try:
-        socket.if_nametoindex(VM_BRIDGE)
-    except OSError:
-        return False
-    return True
+def _is_up(network: NodeNetwork) -> bool:
+    """Whether the bridge is whole: it is set up last of all."""
+    link = _bridge()
+    return link is not None and "UP" in link["flags"] and _addresses(link) == [_gateway(network)]
+
+
+def _bridge() -> dict[str, Any] | None:
+    """The bridge as `ip` shows it; None when there is none."""
+    words = ["ip", "-json", "address", "show", "dev", VM_BRIDGE]
+    shown = run(words, timeout=SECONDS, accept=(0, 1)).stdout
+    return next((link for link in json.loads(shown or "[]") if link), None)
+
+
+def _addresses(link: Mapping[str, Any]) -> list[str]:
+    found = [address for address in link["addr_info"] if address["family"] == "inet"]
+    return [f"{address['local']}/{address['prefixlen']}" for address in found]
+
+
+def _gateway(network: NodeNetwork) -> str:
+    return f"{network.gateway}/{IPv4Network(network.range).prefixlen}"
 
 
 def _bring_up(network: NodeNetwork) -> None:
-    if not _is_there():
+    link = _bridge()
+    if link is None:
         run(["ip", "link", "add", VM_BRIDGE, "address", BRIDGE_MAC, *KIND], timeout=SECONDS)
-    wanted = f"{network.gateway}/{IPv4Network(network.range).prefixlen}"
-    shown = run(["ip", "-json", "-4", "address", "show", "dev", VM_BRIDGE], timeout=SECONDS).stdout
-    present = [
-        f"{address['local']}/{address['prefixlen']}"
-        for link in json.loads(shown or "[]")
-        for address in link.get("addr_info", [])
-    ]
-    if present != [wanted]:
+    wanted = _gateway(network)
+    if link is None or _addresses(link) != [wanted]:
         run(["ip", "-4", "address", "flush", "dev", VM_BRIDGE], timeout=SECONDS)
         run(["ip", "address", "add", wanted, "dev", VM_BRIDGE], timeout=SECONDS)
     _set("ipv6/conf", "disable_ipv6", "1")
-    run(["ip", "link", "set", VM_BRIDGE, "up"], timeout=SECONDS)
     if network.internet:
         # Answers arrive on whatever interface leads outside.
         _write(Path("/proc/sys/net/ipv4/ip_forward"), "1")
     _set("ipv4/conf", "forwarding", "1")
+    run(["ip", "link", "set", VM_BRIDGE, "up"], timeout=SECONDS)
 
 
 def _take_down() -> None:
     run(["nft", "-f", "-"], timeout=SECONDS, input=no_rules())
-    if _is_there():
+    if _bridge() is not None:
         run(["ip", "link", "delete", VM_BRIDGE], timeout=SECONDS)
 
 

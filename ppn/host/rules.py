@@ -101,6 +101,7 @@ def _inet(network: NodeNetwork, guests: Sequence[Guest]) -> Iterator[str]:
         "chain forward",
         "type filter hook forward priority filter; policy accept;",
         f'iifname "{VM_BRIDGE}" ct state established,related accept',
+        f'oifname "{VM_BRIDGE}" ct state related ct status dnat accept',
         # Asked for each packet, so that a port that is closed is closed for those inside too.
         f'oifname "{VM_BRIDGE}" ct status dnat meta l4proto . ip daddr . th dport @open accept',
         *(_internet_forward(network) if network.internet else ()),

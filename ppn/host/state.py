@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from ppn.host.ports import listening
 from ppn.host.settings import read_settings
 from ppn.host.topology import read_memory, read_topology
 from ppn.host.vm_state import NodeFacts, VmReading, read_vm
+from ppn.inventory import VM_BRIDGE
 from ppn.pool.policy import pool_available
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def assemble(paths: Paths, domains: Domains) -> NodeState:
     pinning = pinning_support(topology, os.sched_getaffinity(0))
     readings = _vms(paths, domains, ledger, NodeFacts(enforcement, pinning, topology))
     error = domains.error
+    network = read_network(paths, settings)
     return NodeState(
         settings=settings,
         boot_id=boot_id,
@@ -97,11 +100,11 @@ def assemble(paths: Paths, domains: Domains) -> NodeState:
         disk=_disk_pool(paths, readings),
         cpu_usage=read_cpu_usage(paths.procfs),
         blocks=read_blocks(paths.sysfs, paths.procfs),
-        network=read_network(paths, settings),
+        network=network,
         images=images,
         vms=tuple(reading.view for reading in readings),
         unmanaged=_unmanaged(paths, domains),
-        problems=problems,
+        problems=(*problems, *_network_problems(network)),
     )
 
 
@@ -117,6 +120,19 @@ def read_network(paths: Paths, settings: Settings) -> NodeNetwork | None:
     """The network of the node's VMs with what is taken of it; None when the node has none."""
     busy = listening(paths.procfs, settings.port_first, settings.port_last)
     return node_network(settings, busy)
+
+
+def _network_problems(network: NodeNetwork | None) -> tuple[Problem, ...]:
+    """A bridge that is not there: no VM is reached until one is started or the service runs."""
+    if network is None:
+        return ()
+    try:
+        socket.if_nametoindex(VM_BRIDGE)
+    except OSError:
+        gone = f"the bridge {VM_BRIDGE} of the VMs' network {network.range} is not there"
+        hint = "systemctl restart ppn-vm-network"
+        return (Problem(code="network_down", message=gone, hint=hint),)
+    return ()
 
 
 def read_ledger(paths: Paths) -> LedgerStatus:

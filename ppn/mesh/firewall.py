@@ -110,7 +110,7 @@ def _forward(pool: Pool, node: Node) -> Iterator[str]:
         )
         yield (
             f'iifname "{VM_BRIDGE}" oifname "{mesh}" ip saddr {node.vm_range} ip daddr {peers}'
-            " ct state established ct status dnat accept"
+            " ct state established,related ct status dnat accept"
         )
     yield f'iifname "{mesh}" counter drop'
     yield f'oifname "{mesh}" counter drop'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from tests.integration.mesh.namespaces import wait_for
 from tests.integration.network.conftest import MESH, Site, fetch
@@ -73,3 +74,17 @@ def test_the_gateway_follows_the_range(site: Site) -> None:
     site.synchronise()
     shown = site.server.sh("ip -4 -o address show dev ppnvm0")
     assert "10.7.0.1/29" in shown and "10.9.2.1" not in shown
+
+
+def test_a_half_made_bridge_is_completed_by_the_next_change(site: Site) -> None:
+    """A kill may leave it without its address; whoever opens a port looks."""
+    lease, uuid = site.record("one", ports=WEB)
+    site.server.sh("ip link add ppnvm0 type bridge")
+    code = (
+        "from ppn.host.bridge import network_change; from ppn.host.paths import Paths; import sys\n"
+        "with network_change(Paths.from_environment()) as change: change.restore()"
+    )
+    site.server("env", f"PPN_ROOT={site.root}", sys.executable, "-c", code)
+    assert "10.9.2.1/24" in site.server.sh("ip -4 -o address show dev ppnvm0")
+    one = site.plug("one", lease, uuid)
+    assert fetch(site.peer, MESH, one.host_port()) == "one"

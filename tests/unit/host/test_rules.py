@@ -77,6 +77,7 @@ table inet ppn_vm {
 	chain forward {
 		type filter hook forward priority filter; policy accept;
 		iifname "ppnvm0" ct state established,related accept
+		oifname "ppnvm0" ct state related ct status dnat accept
 		oifname "ppnvm0" ct status dnat meta l4proto . ip daddr . th dport @open accept
 		iifname "ppnvm0" counter drop
 		oifname "ppnvm0" counter drop

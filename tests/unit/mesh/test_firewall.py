@@ -62,7 +62,7 @@ def test_only_open_ports_lead_to_guests() -> None:
     text = ruleset(pool(RELAY, hosts_guests), hosts_guests)
     both = "ip saddr { 10.8.0.1, 10.8.0.2 } ip daddr 10.9.2.0/24 ct status dnat accept"
     assert f'iifname "ppn0" oifname "ppnvm0" {both}' in text
-    answers = "ip daddr { 10.8.0.1, 10.8.0.2 } ct state established ct status dnat accept"
+    answers = "ip daddr { 10.8.0.1, 10.8.0.2 } ct state established,related ct status dnat accept"
     assert f'iifname "ppnvm0" oifname "ppn0" ip saddr 10.9.2.0/24 {answers}' in text
     assert "ppnvm0" not in ruleset(pool(RELAY, hosts_guests), RELAY)
     interface = interface_of(pool(RELAY, hosts_guests), registry_of(SMALL), "server")
