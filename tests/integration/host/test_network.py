@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
@@ -17,7 +20,8 @@ from ppn.host.network import interface_of
 from ppn.host.sidecar import read_sidecar
 from ppn.mesh.firewall import ruleset
 from ppn.run import run
-from tests.integration.host.node import Node, wait_for
+from tests.integration.host.node import Node, spec_text, wait_for
+from tests.integration.host.test_trouble import apply_and_kill
 from tests.integration.mesh.namespaces import Namespace
 from tests.integration.network.conftest import MESH, PEER, RANGE, fetch
 from tests.unit.mesh.pools import RELAY, SERVER, pool
@@ -45,7 +49,7 @@ class Networked:
         assert vm.lease is not None
         return vm
 
-    def traces(self, vm: VmView) -> str:
+    def traces(self) -> str:
         """All that the node's kernel holds in which a VM could appear."""
         return self.server.sh("ip -o link; nft list ruleset; ip neigh show nud all")
 
@@ -113,7 +117,7 @@ def test_spawned_vm_is_reached_at_its_port_and_leaves_nothing(networked: Network
     shown = node.ppn("host", "state").stdout
     assert RANGE in shown
     node.apply(state="absent")
-    traces = networked.traces(vm)
+    traces = networked.traces()
     for text in (interface.tap, interface.mac, f"{vm.lease.address} ", str(port.host)):
         assert text not in traces
     assert fetch(networked.peer, MESH, port.host) == ""
@@ -169,3 +173,25 @@ def test_a_node_without_a_network_gives_none(networked: Networked) -> None:
     networked.configure(vm_range=None)
     assert networked.node.refused(ports=WEB)["code"] == "network_missing"
     assert networked.node.apply(state="stopped")["vm"]["lease"] is None
+
+
+def test_killed_applies_leave_no_rule_of_their_own(networked: Networked) -> None:
+    """IP-01: cut at random points, and repeated: one lease, in force; then none, and no trace."""
+    node, chance = networked.node, random.Random(os.environ.get("PPN_TEST_SEED", "1"))
+    begun = time.monotonic()
+    node.apply(ports=WEB)
+    whole = time.monotonic() - begun
+    node.apply(state="absent")
+    for _ in range(5):
+        apply_and_kill(node, spec_text({"ports": WEB}), chance.uniform(0.2, 1.1) * whole)
+        vm = VmView.model_validate(node.apply(ports=WEB)["vm"])
+        assert vm.lease is not None and vm.uuid is not None
+        ports = networked.server.sh("nft list map inet ppn_vm ports")
+        assert ports.count(" : ") == 2, ports
+        assert f"tcp . {vm.lease.ports[0].host} : {vm.lease.address} . 80" in ports
+        gone = spec_text({"state": "absent"})
+        apply_and_kill(node, gone, chance.uniform(0.2, 1.1) * whole)
+        node.apply(state="absent")
+        traces = networked.traces()
+        for text in (interface_of(vm.uuid).tap, f"{vm.lease.address} "):
+            assert text not in traces

@@ -30,7 +30,7 @@ ROUNDS = 10
 def apply_and_kill(node: Node, text: str, seconds: float) -> None:
     """Start an apply and kill it, and it alone, after a while."""
     with subprocess.Popen(
-        [PPN, "host", "apply"],
+        [*node.enter, PPN, "host", "apply"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
