@@ -22,8 +22,10 @@ from tests.host_root import write_hardware
 PPN = Path(sys.executable).with_name("ppn")
 # In a mount namespace of its own the daemon's fixed folders are the test's; KVM is not there.
 START = """set -e
-# Shows the interfaces of the network the node is in.
-mount -t sysfs sysfs /sys
+if [ "$2" ]; then
+    # It shows the interfaces of the network it was mounted in.
+    mount -t sysfs sysfs /sys
+fi
 mount --bind "$1/run" /run
 mount --bind "$1/etc/libvirt" /etc/libvirt
 mount --bind "$1/libvirt" /var/lib/libvirt
@@ -120,7 +122,10 @@ class Node:
         )
         with (self.root / "daemons.log").open("wb") as log:
             daemon = subprocess.Popen(
-                [*argv, str(self.root)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*argv, str(self.root), *self.enter[:1]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         socket = self.root / "sockets/libvirt-sock"
         wait_for("libvirtd", lambda: socket.exists() or daemon.poll() is not None)
