@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ppn.errors import Refusal
 from ppn.host.lease import Lease
 from ppn.host.model import (
     DiskPool,
@@ -153,7 +154,11 @@ def _lease(spec: VmSpec, node: NodeState) -> Lease | None:
     if node.network is None or (before is not None and not lease_wanted(spec, own)):
         return own
     others = [vm.lease for vm in node.vms if vm.name != spec.name and vm.lease is not None]
-    return choose_lease(spec, node.network, others, own)
+    try:
+        return choose_lease(spec, node.network, others, own)
+    except Refusal:
+        # What could be had when it was admitted cannot any more: its creation will say so.
+        return own
 
 
 def _view(spec: VmSpec, node: NodeState, pins: Pins | None) -> VmView:

@@ -71,13 +71,12 @@ def read_vm(
     spec = sidecar.spec if sidecar is not None else None
     disks, growth = _disks(files, sidecar, domain, problems)
     memory = _memory(spec, domain, grant)
-    if grant is None:
-        problems.append(_no_entry(name, memory.minimum_mib))
+    problems += [_no_entry(name, memory.minimum_mib)] if grant is None else []
     pid = _pid(paths, name) if domain is not None and domain.running else None
     view = VmView(
         name=name,
         spec=spec,
-        uuid=sidecar.uuid if sidecar is not None else domain.uuid if domain else None,
+        uuid=_uuid(sidecar, domain),
         state=_state(domain, libvirt_answers),
         phase=sidecar.phase if sidecar is not None else None,
         digest=domain.digest if domain is not None else "",
@@ -97,6 +96,12 @@ def read_vm(
         problems=tuple(problems),
     )
     return VmReading(view, _vcpus(spec, domain), growth)
+
+
+def _uuid(sidecar: Sidecar | None, domain: DomainFacts | None) -> str | None:
+    if sidecar is not None:
+        return sidecar.uuid
+    return domain.uuid if domain is not None else None
 
 
 def _vcpus(spec: VmSpec | None, domain: DomainFacts | None) -> int:

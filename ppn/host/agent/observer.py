@@ -16,6 +16,7 @@ from ppn.host.agent.recovery import REASONS, Task, tasks
 from ppn.host.agent.report import heartbeat
 from ppn.host.agent.service import LOOK_SECONDS, Service
 from ppn.host.agent.tickets import Tickets
+from ppn.host.bridge import network_change
 from ppn.host.execute import as_errors, sweep
 from ppn.host.kvm import ensure_verdict
 from ppn.host.model import NodeState
@@ -68,11 +69,21 @@ class Observer:
         with as_errors("clear up after earlier agents"):
             sweep(self._service.paths)
             self._service.timelines.prune()
+        self._restore_network()
         self._unfinished = self._service.timelines.cut_short()
         self._rebooted = self._last_boot() != self._boot_id
         log.info("puts the node in order", rebooted=self._rebooted, cut_short=self._unfinished)
         ensure_verdict(self._service.paths, self._boot_id)
         self.look()
+
+    def _restore_network(self) -> None:
+        """Close what an agent that was killed opened for a VM it never made."""
+        try:
+            with as_errors("restore the network"), network_change(self._service.paths) as change:
+                change.restore()
+        except PpnError as error:
+            # VMs without a change of theirs need nothing; each start tries again, and says so.
+            log.error("the VMs' network is not in force", code=error.code, error=str(error))
 
     def look(self) -> Heartbeat:
         """What to tell the controllers now, after putting in order what has to be.

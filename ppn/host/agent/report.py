@@ -7,10 +7,11 @@ from typing import Any
 
 from ppn.host.apply import Outcome
 from ppn.host.forecast import with_in_flight
-from ppn.host.model import NodeState, Topology, VmView
+from ppn.host.lease import Lease
+from ppn.host.model import NodeNetwork, NodeState, Topology, VmView
 from ppn.host.spec import VmSpec
 from ppn.wire.agent import Changed
-from ppn.wire.heartbeat import Alert, Heartbeat, VmReport, VmState
+from ppn.wire.heartbeat import Alert, Heartbeat, Port, VmNetwork, VmReport, VmState
 
 # What a VM is called whose owner neither its sidecar nor its domain can tell.
 NOBODY = "unknown"
@@ -51,6 +52,7 @@ def heartbeat(
         disk=counted.disk,
         cpu_usage=node.cpu_usage,
         blocks=node.blocks,
+        network=_network(node.network) if node.network is not None else None,
         images=node.images,
         vms=(*(vm_report(vm, settling) for vm in node.vms), *_in_the_making(node, going)),
         alerts=alerts,
@@ -80,6 +82,8 @@ def vm_report(vm: VmView, settling: Container[str] = frozenset()) -> VmReport:
         cpu_seconds=vm.cpu_seconds,
         disk_gib=spec.disk_gib if spec is not None else 0,
         disks=spec.disks if spec is not None else (),
+        address=vm.lease.address if vm.lease is not None else None,
+        ports=_ports(vm.lease) if vm.lease is not None else (),
         accelerator=vm.accelerator,
         weight=vm.weight.actual,
         problems=tuple(problem.code for problem in vm.problems),
@@ -90,6 +94,18 @@ def _state(vm: VmView, settling: Container[str]) -> VmState:
     if vm.phase == "creating":
         return "creating"
     return "stabilising" if vm.state == "running" and vm.name in settling else vm.state
+
+
+def _network(network: NodeNetwork) -> VmNetwork:
+    return VmNetwork(
+        range=network.range, first_port=network.first_port, last_port=network.last_port
+    )
+
+
+def _ports(lease: Lease) -> tuple[Port, ...]:
+    return tuple(
+        Port(guest=port.guest, protocol=port.protocol, host=port.host) for port in lease.ports
+    )
 
 
 def changed(outcome: Outcome, settling: Container[str] = frozenset()) -> dict[str, Any]:
@@ -128,4 +144,5 @@ def _in_the_making(node: NodeState, going: Mapping[str, VmSpec]) -> Iterable[VmR
                 minimum_mib=spec.memory_mib,
                 disk_gib=spec.disk_gib,
                 disks=spec.disks,
+                address=spec.address,
             )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ppn.host.agent.heartbeat import backoff
 from ppn.host.agent.report import heartbeat, vm_report
+from ppn.host.lease import Lease, OpenPort
 from ppn.host.model import (
     BlockDevice,
     BlockPart,
@@ -18,8 +19,9 @@ from ppn.host.model import (
     Topology,
 )
 from ppn.host.spec import VmSpec
-from ppn.wire.heartbeat import Alert, Heartbeat
+from ppn.wire.heartbeat import Alert, Heartbeat, Port, VmNetwork
 from tests.unit.host.builders import UUID, make_node, make_spec, make_view
+from tests.unit.host.test_network import make_network
 
 
 def told(node: NodeState, *in_flight: VmSpec) -> Heartbeat:
@@ -73,6 +75,17 @@ def test_hardware_and_its_use_are_told() -> None:
     (socket,) = found.topology.sockets
     assert (socket.cores, socket.cpus, socket.threads) == (2, (0, 1, 2, 3), ())
     assert found.topology.cpu_model == "AMD EPYC"
+
+
+def test_address_and_ports_are_the_leases() -> None:
+    """HOST-06, IP-01: with the range and the ports a controller may choose from."""
+    lease = Lease(address="10.9.2.5", ports=(OpenPort(guest=80, host=30004),))
+    view = make_view(make_spec(ports=[{"guest": 80}]), lease=lease)
+    found = told(make_node(view, network=make_network()), make_spec(name="x", address="10.9.2.6"))
+    assert found.network == VmNetwork(range="10.9.2.0/28", first_port=30000, last_port=30007)
+    assert [vm.address for vm in found.vms] == ["10.9.2.5", "10.9.2.6"]
+    assert found.vms[0].ports == (Port(guest=80, host=30004),)
+    assert told(make_node()).network is None
 
 
 def test_what_is_in_flight_is_counted_and_listed() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ppn.errors import Refusal
-from ppn.host.forecast import after
+from ppn.host.forecast import after, with_in_flight
 from ppn.host.lease import Lease, OpenPort
 from ppn.host.model import NodeNetwork, Settings
 from ppn.host.network import choose_lease, interface_of, lease_wanted, node_network
@@ -218,6 +218,14 @@ def test_declarations_are_judged_with_those_before_them() -> None:
     assert [refusal.code for refusal in refusals(two, node)] == ["port_taken"]
     node = after(node, make_spec(name="one", state="absent"))
     assert [refusal.code for refusal in refusals(two, node)] == []
+
+
+def test_what_can_no_longer_be_had_does_not_stop_others() -> None:
+    """HOST-17: a port that was free when its VM was admitted, and is not any more."""
+    node = make_node(network=make_network(busy=(("tcp", 30001),)))
+    spec = make_spec(name="one", ports=[{"guest": 80, "host": 30001}])
+    view = with_in_flight(node, [spec]).vm("one")
+    assert view is not None and view.lease is None
 
 
 @given(st.text(max_size=8), st.integers(1, 40), st.sets(st.integers(0, 39)))
