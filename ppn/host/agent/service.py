@@ -211,7 +211,10 @@ class Service:
                 work = self._choose(self._admit(vm, admitted, backend))
                 # From now on it is counted, and a heartbeat may say so.
                 self._on_change()
-                return self._carry_out(work, backend, recorder)
+                outcome = self._carry_out(work, backend, recorder)
+        if outcome.vm is None:
+            self.timelines.forget(vm)
+        return outcome
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:

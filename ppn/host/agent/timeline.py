@@ -120,6 +120,10 @@ class Timelines:
         """A VM's last operation; None when none is known."""
         return next(reversed(self.read(vm).operations), None)
 
+    def forget(self, vm: str) -> None:
+        """Remove the timeline of a VM of which nothing else is left."""
+        self._file(vm).unlink(missing_ok=True)
+
     def keep(self, vm: str, record: OperationRecord) -> None:
         """Put a record in place of what was known of the same operation."""
         with self._lock:
