@@ -80,6 +80,23 @@ class NoCapacity(Refusal):
         )
         self.nodes = tuple(nodes)
 
+    def as_dict(self) -> dict[str, object]:
+        return super().as_dict() | {
+            "nodes": [node.model_dump(exclude_defaults=True) for node in self.nodes]
+        }
+
+    def __str__(self) -> str:
+        return "\n".join((super().__str__(), *(f"  {_reason(node)}" for node in self.nodes)))
+
+
+def _reason(refused: NodeRefusal) -> str:
+    """Why one node cannot, on one line."""
+    numbers = ""
+    if refused.wanted is not None:
+        numbers = f" [{refused.constraint}: wanted {refused.wanted}, free {refused.free}"
+        numbers += f" {refused.unit}]"
+    return f"{refused.node}: {refused.message}{numbers} ({refused.code})"
+
 
 class ProblemBody(BaseModel):
     """An error as a body.
