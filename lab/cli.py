@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from lab import image as images
-from lab import lifecycle, report, ssh, status, wiring
+from lab import lifecycle, report, ssh, status, trial, wiring
 from lab.errors import LabError
 from lab.guest import cached
 from lab.paths import DEFAULT_NAME, LabPaths
@@ -73,6 +73,8 @@ def root(context: typer.Context, name: Name = None, vm: Vm = False) -> None:
             code="not_converged",
             hint="what it did stays done: mend the cause it names, then run `scripts/lab` again",
         )
+    with step("Spawn a VM through a fleet controller"):
+        trial.spawn(lab)
     show_pool(lab)
 
 
