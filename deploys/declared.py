@@ -129,8 +129,8 @@ def admission_problems(declaration: Declaration, node: NodeState) -> list[str]:
         node: the node as it is; its ledger, settings and libvirt are taken as this run will
             leave them.
     """
-    node = as_this_run_leaves(node, declaration)
     problems = list(range_problems(declaration, node))
+    node = as_this_run_leaves(node, declaration)
     # What goes first makes room: removals and stops, then the rest in the order declared.
     for spec in sorted(declaration.specs, key=lambda spec: spec.state == "running"):
         found = list(refusals(spec, node))
@@ -141,16 +141,23 @@ def admission_problems(declaration: Declaration, node: NodeState) -> list[str]:
 
 
 def range_problems(declaration: Declaration, node: NodeState) -> Iterator[str]:
-    """VMs whose address the declared network no longer has."""
-    space = IPv4Network(node.network.range) if node.network is not None else None
+    """VMs that the declared network would cut off: their address or their gateway goes.
+
+    Args:
+        declaration: the node as declared.
+        node: the node as it is.
+    """
+    wanted = node_network(declaration.settings)
     gone = {spec.name for spec in declaration.specs if spec.state == "absent"}
     for vm in node.vms:
         if vm.lease is None or vm.name in gone:
             continue
-        if space is None or IPv4Address(vm.lease.address) not in space:
+        stays = wanted is not None and IPv4Address(vm.lease.address) in IPv4Network(wanted.range)
+        if not stays or (node.network and wanted and node.network.gateway != wanted.gateway):
             yield (
-                f"node {declaration.settings.name}: vm_range {space} has no place for vm {vm.name}"
-                f" at {vm.lease.address}: keep the range, or remove that VM first (vm_range_in_use)"
+                f"node {declaration.settings.name}: vm_range {declaration.settings.vm_range} would"
+                f" cut off vm {vm.name} at {vm.lease.address}: keep the range and its first"
+                " address, or remove that VM first (vm_range_in_use)"
             )
 
 

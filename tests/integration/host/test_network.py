@@ -195,3 +195,21 @@ def test_killed_applies_leave_no_rule_of_their_own(networked: Networked) -> None
         traces = networked.traces()
         for text in (interface_of(vm.uuid).tap, f"{vm.lease.address} "):
             assert text not in traces
+
+
+def test_cloud_init_takes_the_network_from_the_seed(networked: Networked) -> None:
+    """HOST-03, IP-02: a real Debian guest; its SSH answers a mesh peer with no further step."""
+    node = networked.node
+    if not node.paths.image("debian").exists():
+        node.paths.image("debian").symlink_to(guest.cached_debian())
+    done = node.apply(
+        name="debian", image="debian", memory_mib=768, disk_gib=4, ports=[{"guest": 22}]
+    )
+    vm = VmView.model_validate(done["vm"])
+    assert vm.lease is not None
+    banner = (
+        "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5);"
+        " print(s.recv(64))"
+    )
+    words = ("python3", "-IS", "-c", banner, MESH, str(vm.lease.ports[0].host))
+    wait_for("SSH", lambda: "SSH-2.0" in networked.peer(*words, accept=(0, 1)).stdout, seconds=900)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.integration.mesh.namespaces import Namespace, connect
 from tests.integration.network.conftest import (
     GATEWAY,
     MESH,
@@ -89,3 +90,26 @@ def test_neighbours_do_not_hear_each_other(site: Site) -> None:
     before = packets_dropped(site.server, "bridge", "forward")
     assert not one.space.reaches(two.lease.address, count=1)
     assert packets_dropped(site.server, "bridge", "forward") > before
+
+
+def test_internet_is_for_those_who_have_it_and_public_addresses_alone(site: Site) -> None:
+    """Not by default; where the node says so, behind its address, and never its neighbours."""
+    one = site.guest("one")
+    world = Namespace("world")
+    try:
+        connect(site.server, "203.0.113.1/24", world, "203.0.113.9/24")
+        connect(site.server, "192.168.50.1/24", world, "192.168.50.9/24")
+        world.sh("mkdir /run/www; echo hello > /run/www/index.html")
+        serve(world, 8080, "/run/www")
+        addresses = ("203.0.113.9", "192.168.50.9")
+        assert all(fetch(site.server, address, 8080) == "hello" for address in addresses)
+        assert [fetch(one.space, address, 8080) for address in addresses] == ["", ""]
+        site.configure(vm_internet=True)
+        site.synchronise()
+        # Masqueraded: the world knows no way to the guests' network.
+        assert [fetch(one.space, address, 8080) for address in addresses] == ["hello", ""]
+        assert fetch(one.space, PEER, 22) == "" and fetch(one.space, "203.0.113.1", 22) == ""
+        world.sh("ip route add 10.9.2.0/24 via 203.0.113.1")
+        assert not world.reaches(one.lease.address, count=1)
+    finally:
+        world.end()
