@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Any
 
@@ -36,11 +36,12 @@ class CallerGone(PpnError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back over HTTP."""
+    """What goes back over HTTP; `allowed` are the methods of a path asked with another."""
 
     status: int
     body: bytes
     media_type: str = "application/json"
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -85,7 +86,9 @@ class Api:
         try:
             answer = await self._answer(scope, body, caller, entry)
         except PpnError as error:
-            answer = _problem(problem_of(error, correlation_id=entry.correlation_id), entry)
+            answer = _problem(problem_of(error), entry)
+            if isinstance(error, routes.MethodUnknown):
+                answer = replace(answer, allowed=error.allowed)
         except asyncio.CancelledError:
             # The connection is lost, so there is nobody to answer and nothing else to undo.
             entry.status, entry.code = 499, CallerGone.code
@@ -97,7 +100,7 @@ class Api:
         self.audit.request(entry, time.monotonic() - began)
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                await _send(send, answer, entry.correlation_id, close=not body.complete)
+                await _send(send, answer, entry.correlation_id, close=body.is_in_the_way)
         except TimeoutError:
             caller.abort()
 
@@ -107,8 +110,10 @@ class Api:
         entry.correlation_id = given or entry.correlation_id
         policy.check_caller(caller.identity, caller.source, time.time())
         path = scope["raw_path"].decode("ascii", errors="replace")
-        if (scope["method"], path) == ("GET", routes.OPENAPI_PATH):
+        if path == routes.OPENAPI_PATH:
             entry.operation = "openapi"
+            if scope["method"] != "GET":
+                raise routes.MethodUnknown("GET")
             return Answer(200, document_bytes())
         match = routes.find_route(scope["method"], path)
         entry.operation = match.route.name
@@ -150,8 +155,16 @@ class Body:
         coded = routes.values_of(headers, "transfer-encoding")
         self.length = int(lengths[0]) if lengths else 0
         self.complete = not coded and not self.length
+        self.coded = bool(coded)
+        self.failed = False
         self.receive = receive
         self.limits = limits
+
+    @property
+    def is_in_the_way(self) -> bool:
+        """Whether what was not read of it keeps the connection from a next request."""
+        endless = self.coded or self.length > self.limits.body_bytes
+        return self.failed or (endless and not self.complete)
 
     async def read(self) -> bytes:
         """The whole body.
@@ -174,6 +187,7 @@ class Body:
                     self._check(len(body))
                     self.complete = not message["more_body"]
         except TimeoutError as error:
+            self.failed = True
             raise Refusal(
                 f"the body did not arrive within {self.limits.body_seconds:g} s",
                 code="body_slow",
@@ -209,6 +223,8 @@ async def _send(send: Send, answer: Answer, correlation_id: str, *, close: bool)
         (b"date", formatdate(usegmt=True).encode()),
         (routes.CORRELATION_HEADER.lower().encode(), correlation_id.encode()),
     ]
+    if answer.allowed:
+        headers.append((b"allow", ", ".join(answer.allowed).encode()))
     if close:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

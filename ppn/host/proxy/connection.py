@@ -45,6 +45,59 @@ def http_config(api: Api) -> Config:
     )
 
 
+class Gathering(asyncio.Transport):
+    """Sends what is written in one turn of the loop together: head and body are one packet.
+
+    Args:
+        transport: what it goes out through.
+        loop: that turns.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.transport = transport
+        self.loop = loop
+        self.parts: list[bytes | bytearray | memoryview] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep data until the loop turns."""
+        if not self.parts:
+            self.loop.call_soon(self.flush)
+        self.parts.append(data)
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        if self.parts:
+            self.transport.write(b"".join(self.parts))
+            self.parts.clear()
+
+    def close(self) -> None:
+        """Send what was kept, then close."""
+        self.flush()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once, with nothing sent."""
+        self.parts.clear()
+        self.transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self.transport.is_closing()
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self.transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """What is known of the connection."""
+        return self.transport.get_extra_info(name, default)
+
+
 class Connection(H11Protocol):
     """A connection whose caller has shown its certificate.
 
@@ -68,7 +121,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Note whom the certificate names; called by asyncio after the handshake."""
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport, self.loop))
         identity = identity_of(transport.get_extra_info("peercert"))
         self.caller = Caller(identity, self.source, transport.abort)
         self.app_state = {"caller": self.caller}

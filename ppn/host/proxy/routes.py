@@ -30,6 +30,23 @@ MAX_QUERY_FIELDS = 4
 Asked = agent.Change | agent.Question
 
 
+class MethodUnknown(Refusal):
+    """A path that is known, asked with a method that it has not.
+
+    Args:
+        allowed: the methods it has.
+    """
+
+    def __init__(self, *allowed: str) -> None:
+        super().__init__(
+            "this path has no such method",
+            code="method_unknown",
+            constraint="wire contract",
+            hint=f"use {', '.join(sorted(allowed))}",
+        )
+        self.allowed = tuple(sorted(allowed))
+
+
 @dataclass(frozen=True)
 class Route:
     """One thing that can be asked over HTTP.
@@ -62,11 +79,6 @@ class Route:
     def answers_vm(self) -> bool:
         """Whether the answer is the VM as it is now."""
         return self.operation in VM_IS_THE_ANSWER
-
-    @property
-    def segments(self) -> tuple[str, ...]:
-        """The parts of the path."""
-        return tuple(self.path.strip("/").split("/"))
 
 
 VM_IS_THE_ANSWER = (
@@ -105,6 +117,8 @@ ROUTES = (
         query=("bytes",),
     ),
 )
+# Split once, for every request is compared with all of them.
+PATTERNS = tuple((tuple(route.path.strip("/").split("/")), route) for route in ROUTES)
 
 
 @dataclass(frozen=True)
@@ -128,16 +142,14 @@ def find_route(method: str, path: str) -> Match:
     segments = tuple(path.removeprefix("/").split("/"))
     if segments[0] != "v1" and VERSION_SEGMENT.fullmatch(segments[0]):
         raise _refusal("version_unknown", f"version {segments[0]} is not spoken here", "use v1")
-    found = [(route, _words(route, segments)) for route in ROUTES]
+    found = ((route, _words(pattern, segments)) for pattern, route in PATTERNS)
     here = [(route, words) for route, words in found if words is not None]
     for route, words in here:
         if route.method == method:
             return Match(route, words)
-    hint = f"see {OPENAPI_PATH}"
     if here:
-        allowed = ", ".join(sorted(route.method for route, _ in here))
-        raise _refusal("method_unknown", "this path has no such method", f"use {allowed}")
-    raise _refusal("route_unknown", "there is nothing at this path", hint)
+        raise MethodUnknown(*(route.method for route, _ in here))
+    raise _refusal("route_unknown", "there is nothing at this path", f"see {OPENAPI_PATH}")
 
 
 def read_operation(match: Match, query: bytes, body: bytes) -> Asked:
@@ -247,15 +259,15 @@ def values_of(headers: Iterable[tuple[bytes, bytes]], name: str) -> list[bytes]:
     return [value for key, value in headers if key == wanted]
 
 
-def _words(route: Route, segments: tuple[str, ...]) -> dict[str, str] | None:
-    """What the variable parts of a route are, or None when the path is another's."""
-    if len(segments) != len(route.segments):
+def _words(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
+    """What the variable parts of a path are, or None when the path is another's."""
+    if len(segments) != len(pattern):
         return None
     words = {}
-    for pattern, segment in zip(route.segments, segments, strict=True):
-        if pattern.startswith("{"):
-            words[pattern[1:-1]] = segment
-        elif pattern != segment:
+    for part, segment in zip(pattern, segments, strict=True):
+        if part.startswith("{"):
+            words[part[1:-1]] = segment
+        elif part != segment:
             return None
     return words
 
