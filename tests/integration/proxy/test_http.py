@@ -117,7 +117,7 @@ def test_no_secret_gets_into_the_audit_log(proxy: Proxy, http: httpx.Client) -> 
         (lambda request: b"\xff\xff\xff\xff", 502, "agent_failed"),
         (lambda request: encode_frame(b"no JSON"), 502, "agent_failed"),
         (lambda request: encode_frame(b"{}"), 502, "agent_failed"),
-        (lambda request: done(request) + b"\0", 502, "agent_failed"),
+        (lambda request: done(request) + b" ", 502, "agent_failed"),
         (lambda request: done(request | {"correlation_id": "another-1"}), 502, "agent_failed"),
         (answering(result={}, problem=None, more=1), 502, "agent_failed"),
         (answering(result=None), 502, "agent_failed"),
