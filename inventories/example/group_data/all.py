@@ -16,5 +16,10 @@ ledger = str(_pool / "ledger.jsonl")
 operator_key = str(Path.home() / ".config" / "ppn" / "operator.key")
 operator_public_key = str(_pool / "operator.pub")
 
+# The authority of the pool's certificates, made by `ppn ca init` (docs/certificates.md).
+# Commit its certificate, never its key.
+ca_key = str(Path.home() / ".config" / "ppn" / "ca.key")
+ca_certificate = str(_pool / "ca.crt")
+
 # Guest images by name: folders on this machine with a manifest.json (docs/images.md).
 images = {"debian-13": str(_pool / "images" / "debian-13")}

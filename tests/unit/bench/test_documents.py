@@ -76,7 +76,7 @@ def test_every_key_of_a_manifest_is_described() -> None:
     assert first_cells(IMAGES) == set(Manifest.model_fields)
 
 
-@pytest.mark.parametrize("document", ["vms.md", "images.md"])
+@pytest.mark.parametrize("document", ["vms.md", "images.md", "certificates.md"])
 def test_links_lead_somewhere(document: str) -> None:
     text = (CHECKOUT / "docs" / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
