@@ -10,6 +10,7 @@ from ppn.errors import Refusal
 from ppn.host.spec import NAME_PATTERN, OWNER_PATTERN
 
 VERSION = 1
+CORRELATION_HEADER = "Ppn-Correlation-Id"
 # One correlation id travels the whole way of a request and stands in every log line.
 CORRELATION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{7,63}$"
 NODE_PATTERN = r"^[A-Za-z0-9@][A-Za-z0-9@._/-]{0,252}$"

@@ -18,7 +18,6 @@ STATUS_OF_CODE = {
     "agent_failed": 502,
     "agent_timeout": 504,
     "agent_unavailable": 503,
-    "body_slow": 408,
     "body_late": 408,
     "body_too_long": 413,
     "certificate_ended": 403,

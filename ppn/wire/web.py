@@ -16,10 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from ppn.errors import PpnError, Refusal
-from ppn.wire.model import CORRELATION_PATTERN, Malformed
+from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, Malformed
 from ppn.wire.problems import MEDIA_TYPE, problem_of, status_of
 
-CORRELATION_HEADER = "Ppn-Correlation-Id"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 BODY_SECONDS = 10.0
 

@@ -20,6 +20,7 @@ from ppn.host.proxy.openapi import document_bytes
 from ppn.host.proxy.settings import Limits, ProxySettings
 from ppn.pool.tls import Identity
 from ppn.wire.agent import Request
+from ppn.wire.model import CORRELATION_HEADER
 from ppn.wire.problems import MEDIA_TYPE, ProblemBody, problem_of
 
 Message = MutableMapping[str, Any]
@@ -106,7 +107,7 @@ class Api:
 
     async def _answer(self, scope: Message, body: Body, caller: Caller, entry: Entry) -> Answer:
         headers: Headers = scope["headers"]
-        given = routes.read_correlation(routes.values_of(headers, routes.CORRELATION_HEADER))
+        given = routes.read_correlation(routes.values_of(headers, CORRELATION_HEADER))
         entry.correlation_id = given or entry.correlation_id
         policy.check_caller(caller.identity, caller.source, time.time())
         path = scope["raw_path"].decode("ascii", errors="replace")
@@ -190,7 +191,7 @@ class Body:
             self.failed = True
             raise Refusal(
                 f"the body did not arrive within {self.limits.body_seconds:g} s",
-                code="body_slow",
+                code="body_late",
                 constraint="time for a body",
                 hint="send it without pauses",
             ) from error
@@ -221,7 +222,7 @@ async def _send(send: Send, answer: Answer, correlation_id: str, *, close: bool)
         (b"content-type", answer.media_type.encode()),
         (b"content-length", str(len(answer.body)).encode()),
         (b"date", formatdate(usegmt=True).encode()),
-        (routes.CORRELATION_HEADER.lower().encode(), correlation_id.encode()),
+        (CORRELATION_HEADER.lower().encode(), correlation_id.encode()),
     ]
     if answer.allowed:
         headers.append((b"allow", ", ".join(answer.allowed).encode()))

@@ -15,8 +15,9 @@ from ppn.host.proxy.agent import AgentClient
 from ppn.host.proxy.api import Api
 from ppn.host.proxy.audit import Audit
 from ppn.host.proxy.server import Door
-from ppn.host.proxy.settings import ProxySettings, check_address
+from ppn.host.proxy.settings import ProxySettings
 from ppn.notify import notify
+from ppn.wire.listen import check_mesh_address
 
 # How soon a changed certificate is taken over, and how often systemd hears that we are alive.
 WATCH_SECONDS = 1.0
@@ -37,7 +38,7 @@ async def serve(settings: ProxySettings, key: Path, stopping: asyncio.Event | No
     Raises:
         PpnError: an address that is not the mesh's, or files that TLS cannot be spoken with.
     """
-    check_address(settings)
+    check_mesh_address(settings.listen, settings.mesh_range, development=settings.development)
     stopping = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,7 +12,6 @@ from pydantic.json_schema import models_json_schema
 
 from ppn.host.proxy.policy import CHANGES
 from ppn.host.proxy.routes import (
-    CORRELATION_HEADER,
     OPENAPI_PATH,
     ROUTES,
     TICKET_HEADER,
@@ -20,8 +19,7 @@ from ppn.host.proxy.routes import (
 )
 from ppn.host.spec import VmSpec
 from ppn.wire.agent import Ticket
-from ppn.wire.heartbeat import VmReport
-from ppn.wire.model import CORRELATION_PATTERN, VERSION
+from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, VERSION
 from ppn.wire.problems import MEDIA_TYPE, STATUS_OF_CODE, ProblemBody
 
 COMPONENTS = "#/components/schemas/"
@@ -42,8 +40,9 @@ def document_bytes() -> bytes:
 def document() -> Schema:
     """The whole description, version 3.1."""
     bodies = {route.body for route in ROUTES if route.body is not None}
+    answers = {route.answer for route in ROUTES}
     models: list[type[BaseModel]] = sorted(
-        {*bodies, Ticket, ProblemBody, VmReport}, key=lambda model: model.__name__
+        {*bodies, *answers, Ticket, ProblemBody}, key=lambda model: model.__name__
     )
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template=TEMPLATE
@@ -91,9 +90,7 @@ def _operation(route: Route) -> Schema:
 
 
 def _answer(route: Route) -> Schema:
-    schema: Schema = {"type": "object"}
-    if route.answers_vm:
-        schema = {"$ref": COMPONENTS + VmReport.__name__}
+    schema = {"$ref": COMPONENTS + route.answer.__name__}
     return {"description": "Done.", "content": {"application/json": {"schema": schema}}}
 
 

@@ -16,9 +16,8 @@ from ppn.errors import Refusal
 from ppn.host.spec import Disk, VmSpec
 from ppn.wire import agent
 from ppn.wire.fleet import ResizeOrder
-from ppn.wire.model import CORRELATION_PATTERN, malformed
+from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, malformed
 
-CORRELATION_HEADER = "Ppn-Correlation-Id"
 TICKET_HEADER = "Ppn-Ticket"
 OPENAPI_PATH = "/v1/openapi.json"
 JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
@@ -56,6 +55,7 @@ class Route:
         path: with its variable parts in braces, which are fields of the operation.
         operation: what the agent is asked.
         summary: one sentence for the API's description.
+        answer: what the agent answers.
         body: what the request carries, if anything.
         field: the operation's field that takes the whole body; without it the body's own fields
             are the operation's.
@@ -66,6 +66,7 @@ class Route:
     path: str
     operation: type[Asked]
     summary: str
+    answer: type[BaseModel]
     body: type[BaseModel] | None = None
     field: str | None = None
     query: tuple[str, ...] = ()
@@ -75,45 +76,41 @@ class Route:
         """The operation's name on the wire."""
         return str(self.operation.model_fields["operation"].default)
 
-    @property
-    def answers_vm(self) -> bool:
-        """Whether the answer is the VM as it is now."""
-        return self.operation in VM_IS_THE_ANSWER
 
-
-VM_IS_THE_ANSWER = (
-    agent.Spawn,
-    agent.Stop,
-    agent.Start,
-    agent.Resize,
-    agent.Attach,
-    agent.Detach,
-    agent.ShowVm,
-)
 VM = "/v1/vms/{vm}"
 ROUTES = (
-    Route("GET", "/v1/node", agent.ShowNode, "The node as its agent sees it."),
-    Route("GET", "/v1/vms", agent.ListVms, "Every VM of the node."),
-    Route("POST", "/v1/vms", agent.Spawn, "Make a VM and start it.", VmSpec, "vm"),
-    Route("GET", VM, agent.ShowVm, "One VM."),
-    Route("DELETE", VM, agent.Destroy, "Stop a VM and remove all it had."),
-    Route("PATCH", VM, agent.Resize, "Other figures for a stopped VM.", ResizeOrder),
-    Route("POST", f"{VM}/stop", agent.Stop, "Stop a VM."),
-    Route("POST", f"{VM}/start", agent.Start, "Start a VM that was stopped."),
-    Route("POST", f"{VM}/disks", agent.Attach, "Give a VM one more disk.", Disk, "disk"),
+    Route("GET", "/v1/node", agent.ShowNode, "The node as its agent sees it.", agent.AgentReport),
+    Route("GET", "/v1/vms", agent.ListVms, "Every VM of the node.", agent.VmList),
+    Route("POST", "/v1/vms", agent.Spawn, "Make a VM and start it.", agent.Changed, VmSpec, "vm"),
+    Route("GET", VM, agent.ShowVm, "One VM.", agent.OneVm),
+    Route("DELETE", VM, agent.Destroy, "Stop a VM and remove all it had.", agent.Changed),
+    Route("PATCH", VM, agent.Resize, "Other figures for a stopped VM.", agent.Changed, ResizeOrder),
+    Route("POST", f"{VM}/stop", agent.Stop, "Stop a VM.", agent.Changed),
+    Route("POST", f"{VM}/start", agent.Start, "Start a VM that was stopped.", agent.Changed),
+    Route(
+        "POST", f"{VM}/disks", agent.Attach, "Give a VM one more disk.", agent.Changed, Disk, "disk"
+    ),
     Route(
         "DELETE",
         f"{VM}/disks/{{disk}}",
         agent.Detach,
         "Take a disk from a VM; `discard` removes its data too.",
+        agent.Changed,
         query=("discard",),
     ),
-    Route("GET", f"{VM}/timeline", agent.ShowTimeline, "The steps of a VM's last operations."),
+    Route(
+        "GET",
+        f"{VM}/timeline",
+        agent.ShowTimeline,
+        "The steps of a VM's last operations.",
+        agent.Timeline,
+    ),
     Route(
         "GET",
         f"{VM}/console",
         agent.ShowConsole,
         "The end of what a guest wrote to its console.",
+        agent.Console,
         query=("bytes",),
     ),
 )

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from ppn.errors import PpnError
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST, TlsFiles
+from ppn.wire.listen import check_mesh_address
 from ppn.wire.model import NodeName, Wire
 
 PORT = 9204
@@ -97,7 +98,8 @@ def read_settings(path: Path) -> ProxySettings:
     """The proxy's settings, with an address it may listen on.
 
     Raises:
-        ProxySettingsDamaged: missing, no valid settings, or an address that is not the mesh's.
+        ProxySettingsDamaged: missing, or no valid settings.
+        AddressNotMesh: an address that is not the mesh's.
     """
     hint = "run the pool's deploy for this node again"
     try:
@@ -108,23 +110,5 @@ def read_settings(path: Path) -> ProxySettings:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
         raise ProxySettingsDamaged(f"{path}: {where}: {first['msg']}", hint=hint) from error
-    check_address(settings)
+    check_mesh_address(settings.listen, settings.mesh_range, development=settings.development)
     return settings
-
-
-def check_address(settings: ProxySettings) -> None:
-    """Refuse to listen anywhere but on the mesh.
-
-    Raises:
-        ProxySettingsDamaged: a wildcard, or another address that is not of the mesh.
-    """
-    address = settings.listen
-    if address.is_loopback and settings.development:
-        return
-    if address.is_unspecified or address not in settings.mesh_range:
-        raise ProxySettingsDamaged(
-            f"the node proxy may not listen on {address}: it is no address of the mesh"
-            f" {settings.mesh_range}",
-            code="address_not_mesh",
-            hint="set `listen` to the node's mesh address",
-        )

@@ -67,7 +67,7 @@ def test_a_slow_body_ends(proxy: Proxy, controller: TlsFiles) -> None:
         head = f"{HEAD}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
         line.sendall(head.encode())
         answer = everything(line)
-    assert answer.startswith(b"HTTP/1.1 408") and b"body_slow" in answer
+    assert answer.startswith(b"HTTP/1.1 408") and b"body_late" in answer
     assert proxy.agent.bytes_seen == before
 
 

@@ -9,7 +9,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from deploys.node_proxy import UNIT, proxy_files
-from ppn.host.proxy.settings import PATH, ProxySettings, check_address
+from ppn.host.proxy.settings import PATH, ProxySettings
+from ppn.wire.listen import check_mesh_address
 from tests.unit.mesh.pools import SMALL, node, pool
 
 CONTROLLER = replace(node("boss", 8, "d"), roles=frozenset({"controller"}))
@@ -35,7 +36,7 @@ def test_only_controllers_of_the_inventory_may_connect() -> None:
     settings = ProxySettings.model_validate_json(proxy_files(POOL, "server9")[PATH].content)
     assert settings.allowed == (IPv4Network(CONTROLLER.address),)
     assert settings.listen == POOL.node("server9").address
-    check_address(settings)
+    check_mesh_address(settings.listen, settings.mesh_range)
 
 
 def test_without_a_controller_nobody_may() -> None:
