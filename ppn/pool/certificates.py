@@ -250,6 +250,17 @@ def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
     return True
 
 
+def is_trusted(certificate: bytes, bundle: Sequence[x509.Certificate]) -> bool:
+    """Whether one of some authorities signed a certificate.
+
+    Args:
+        certificate: DER, as TLS shows it.
+        bundle: the authorities.
+    """
+    found = x509.load_der_x509_certificate(certificate)
+    return any(is_signed_by(found, authority) for authority in bundle)
+
+
 def is_authority(certificate: x509.Certificate) -> bool:
     """Whether a certificate may sign others."""
     try:

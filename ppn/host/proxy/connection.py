@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Protocol
 
 import h11
@@ -118,11 +119,14 @@ class Connection(H11Protocol):
         self.header_seconds = header_seconds
         self.header_timer: asyncio.TimerHandle | None = None
         self.caller: Caller | None = None
+        self.certificate = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Note whom the certificate names; called by asyncio after the handshake."""
         super().connection_made(Gathering(transport, self.loop))
-        identity = identity_of(transport.get_extra_info("peercert"))
+        shown: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        self.certificate = shown.getpeercert(binary_form=True) or b""
+        identity = identity_of(shown.getpeercert() or {})
         self.caller = Caller(identity, self.source, transport.abort)
         self.app_state = {"caller": self.caller}
         self._expect_header()

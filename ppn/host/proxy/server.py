@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections import Counter
+from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 import structlog
@@ -17,6 +18,7 @@ from ppn.host.proxy.api import Api
 from ppn.host.proxy.connection import Connection, http_config
 from ppn.host.proxy.policy import may_connect
 from ppn.host.proxy.settings import ProxySettings
+from ppn.pool.certificates import CertificateUnusable, is_trusted, read_bundle
 from ppn.pool.tls import TlsFiles, TlsUnusable, Version, server_context, version_of
 
 BACKLOG = 512
@@ -54,6 +56,7 @@ class Door:
         self.state = ServerState()
         self.version: Version = version_of(files)
         self.context = server_context(files)
+        self.trust = read_bundle(files.trust)
         self.callers: Counter[str] = Counter()
         self.welcomes: set[asyncio.Task[None]] = set()
         self.listener: socket.socket | None = None
@@ -121,12 +124,13 @@ class Door:
             )
             return made[0]
 
+        context = self.context
         try:
             caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
                 protocol,
                 caller,
-                ssl=self.context,
+                ssl=context,
                 ssl_handshake_timeout=self.limits.handshake_seconds,
                 ssl_shutdown_timeout=TLS_CLOSE_SECONDS,
             )
@@ -136,6 +140,10 @@ class Door:
             # A connection that was made counts itself out when it is lost.
             if not made or made[0].caller is None:
                 self.connection_ended(source)
+            return
+        # The trust may have changed between the first byte of the handshake and the last.
+        if context is not self.context:
+            self._end_untrusted(made)
 
     def connection_ended(self, source: str) -> None:
         """Count a caller out."""
@@ -150,27 +158,28 @@ class Door:
     def reload(self) -> None:
         """Take over a changed certificate or trust; a damaged one changes nothing.
 
-        Connections stay when the certificate is another. When the trust is, each ends after the
-        request it is at, for its caller's authority may be gone.
+        Connections stay, but for those whose caller's authority is trusted no more: they end after
+        the request they are at.
         """
         try:
             version = version_of(self.files)
             if version == self.version:
                 return
-            context = server_context(self.files)
-        except TlsUnusable as error:
+            context, trust = server_context(self.files), read_bundle(self.files.trust)
+        except (TlsUnusable, CertificateUnusable) as error:
             log.error("certificate not taken over", error=str(error))
             return
-        trust_changed = version.trust != self.version.trust
-        self.version, self.context = version, context
-        log.info("certificate taken over", trust_changed=trust_changed)
-        if trust_changed:
-            self.end_connections()
+        self.version, self.context, self.trust = version, context, trust
+        log.info("certificate taken over", authorities=len(trust))
+        self._end_untrusted(self._connections())
 
-    def end_connections(self) -> None:
-        """End every connection after the request it is at."""
-        for connection in list(self.state.connections):
-            connection.shutdown()
+    def _end_untrusted(self, connections: Iterable[Connection]) -> None:
+        for connection in connections:
+            if not is_trusted(connection.certificate, self.trust):
+                connection.shutdown()
+
+    def _connections(self) -> list[Connection]:
+        return [one for one in self.state.connections if isinstance(one, Connection)]
 
     async def close(self, seconds: float) -> None:
         """Listen no more, and wait for the requests under way.
@@ -181,11 +190,12 @@ class Door:
         if self.listener is not None:
             self.listener.close()
             self.listener = None
-        self.end_connections()
+        for connection in self._connections():
+            connection.shutdown()
         tasks = {*self.state.tasks, *self.welcomes}
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        for connection in list(self.state.connections):
+        for connection in self._connections():
             connection.transport.abort()
 
 

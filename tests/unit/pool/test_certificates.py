@@ -146,6 +146,14 @@ def test_a_node_without_a_certificate_needs_one() -> None:
     assert reasons(None) == ("it has none",)
 
 
+def test_a_certificate_is_trusted_while_its_authority_is() -> None:
+    """Also when another has the same name, as the next authority of a pool may."""
+    shown = signed().public_bytes(Encoding.DER)
+    other = authority().certificate
+    assert certificates.is_trusted(shown, [other, CA.certificate])
+    assert not certificates.is_trusted(shown, [other])
+
+
 @given(st.floats(min_value=-0.1, max_value=2, allow_nan=False))
 def test_due_when_less_than_a_third_is_left_and_never_twice(share: float) -> None:
     """A run signs anew once; the next run finds nothing to do."""
