@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -43,6 +44,8 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         recovery = asyncio.create_task(service.recovery.run())
+        # What is there from the start is never garbage; looking at it again would cost heartbeats.
+        gc.freeze()
         notify("READY=1", f"STATUS=listens on {service.settings.address}")
         log.info("started", controller=service.settings.name, nodes=len(service.settings.nodes))
         yield

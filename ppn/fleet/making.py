@@ -27,7 +27,7 @@ from ppn.wire.problems import NodeRefusal
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.5
 # What is wrong with the order itself, whichever node is asked.
-FINAL_CODES = frozenset({"spec_invalid", "request_invalid", "order_elsewhere"})
+FINAL_CODES = frozenset({"order_elsewhere", "request_invalid", "spec_invalid", "vm_exists"})
 
 log = structlog.get_logger("fleet")
 
@@ -158,7 +158,12 @@ class Maker:
             if (held.report.owner, held.report.image) != (order.owner, order.image):
                 raise differs(vm)
             if held.report.state != "creating":
-                return held
+                # What is known may be older than the VM's end: its node has the last word.
+                report = await self._look(vm, held.node, asked)
+                if report is not None:
+                    return replace(held, report=report)
+                self.registry.forget(vm, held.node, self.clock())
+                continue
             if self.clock() >= asked.deadline:
                 raise OutcomeUnknown(
                     f"vm {vm} is still in the making on node {held.node}", hint="ask again"
@@ -207,7 +212,7 @@ class Maker:
                 # An earlier call may have been carried out all the same: the node is asked.
                 if error.code != "vm_busy" and not open_before:
                     raise
-                report = await self._look(reservation, asked)
+                report = await self._look(vm, reservation.node, asked)
                 if report is None and error.code != "vm_busy":
                     raise
                 if report is not None and report.state not in ("creating", "unknown"):
@@ -226,18 +231,19 @@ class Maker:
             seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
         )
 
-    async def _look(self, reservation: Reservation, asked: Asked) -> VmReport | None:
-        """A VM as its node says it is; None when the node has none of that id.
+    async def _look(self, vm: str, node: str, asked: Asked) -> VmReport | None:
+        """A VM as a node says it is; None when the node has none of that id.
 
         Raises:
             OutcomeUnknown: the node does not say.
         """
-        call = replace(
-            self._spawn(reservation, {}, asked),
+        call = Call(
+            node=node,
+            address=self.registry.nodes[node].address,
             method="GET",
-            path=f"/v1/vms/{reservation.vm}",
-            session=None,
-            body=None,
+            path=f"/v1/vms/{vm}",
+            correlation_id=asked.correlation_id,
+            seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
         )
         try:
             answer = await self.nodes.ask(call)
@@ -245,8 +251,7 @@ class Maker:
             if error.code == "vm_unknown":
                 return None
             raise OutcomeUnknown(
-                f"node {reservation.node} does not say what became of vm {reservation.vm}:"
-                f" {error.message}",
+                f"node {node} does not say what became of vm {vm}: {error.message}",
                 hint="ask again",
             ) from error
         return VmReport.model_validate(answer["vm"], strict=False)
