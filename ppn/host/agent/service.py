@@ -12,7 +12,7 @@ import structlog
 from ppn.errors import PpnError
 from ppn.host.agent.first_output import FirstOutput, file_size
 from ppn.host.agent.policy import unknown, wanted
-from ppn.host.agent.recovery import Task
+from ppn.host.agent.recovery import Repair, Task
 from ppn.host.agent.report import changed, vm_report
 from ppn.host.agent.settling import Settling
 from ppn.host.agent.table import LockTable
@@ -52,6 +52,8 @@ from ppn.wire.agent import (
 from ppn.wire.frames import MAX_FRAME_BYTES
 
 LOOK_SECONDS = 10.0
+RECOVERY = "recovery: "
+TAKEN_BACK = RECOVERY + Repair.TAKE_BACK
 # No VM can be called so: operations on the whole node.
 WHOLE_NODE = "(node)"
 # A control character takes six bytes in JSON.
@@ -130,7 +132,7 @@ class Service:
                 return Admitted(task.spec, node, lambda _: ())
             return prepare(still.spec, node)
 
-        self._make(task.vm, f"recovery: {task.repair}", f"recovery-{task.vm}", admitted)
+        self._make(task.vm, f"{RECOVERY}{task.repair}", f"recovery-{task.vm}", admitted)
 
     def _answer(self, body: Question) -> dict[str, Any]:
         match body:
@@ -199,22 +201,22 @@ class Service:
 
     def _make(self, vm: str, operation: str, correlation_id: str, admitted: Admit) -> Outcome:
         """Make a VM what the node's present state says it shall be (HOST-12, HOST-16)."""
-        with (
-            self._noticed(),
-            self.table.operation(vm, operation, correlation_id),
-            self.timelines.recording(vm, operation, correlation_id) as recorder,
-            as_errors(f"{operation} vm {vm}"),
-        ):
-            recorder.step("admit")
-            with Backend(self._uri) as backend:
-                sweep_vm(self.paths, vm)
-                work = self._choose(self._admit(vm, admitted, backend))
-                # From now on it is counted, and a heartbeat may say so.
-                self._on_change()
-                outcome = self._carry_out(work, backend, recorder)
-        if outcome.vm is None:
-            self.timelines.forget(vm)
-        return outcome
+        with self._noticed(), self.table.operation(vm, operation, correlation_id):
+            with self.timelines.recording(vm, operation, correlation_id) as recorder:
+                outcome = self._do_recorded(vm, operation, admitted, recorder)
+            # Of a VM that was taken back it is still to be told why.
+            if outcome.vm is None and operation != TAKEN_BACK:
+                self.timelines.forget(vm)
+            return outcome
+
+    def _do_recorded(self, vm: str, operation: str, admitted: Admit, recorder: Recorder) -> Outcome:
+        recorder.step("admit")
+        with as_errors(f"{operation} vm {vm}"), Backend(self._uri) as backend:
+            sweep_vm(self.paths, vm)
+            work = self._choose(self._admit(vm, admitted, backend))
+            # From now on it is counted, and a heartbeat may say so.
+            self._on_change()
+            return self._carry_out(work, backend, recorder)
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:

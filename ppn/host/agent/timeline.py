@@ -1,6 +1,7 @@
 """The steps of each VM's last operations with their times, kept for whoever looks for a cause.
 
-They lie beside the VMs, not in their folders, so that the reason of a failure outlives what failed.
+They lie beside the VMs, not in their folders, so that the reason of a failure outlives what failed;
+with a VM that was destroyed they go.
 They are written at every step, whole and by rename, but not forced to disk: a killed agent leaves
 them readable, and a lost one costs no VM.
 """
