@@ -59,6 +59,10 @@ def test_bad_input_is_refused_on_its_host_alone(
     assert host not in {changed for _, changed in run.changed}
 
 
+@pytest.mark.fault(
+    "kill -9 of ten pyinfra runs at random points",
+    "the next run converges, the one after changes nothing",
+)
 def test_killed_runs_are_made_good(pool: LabPool) -> None:
     """Ten runs cut at random points: the next converges, and no VM is lost or doubled."""
     before = {node: sorted(pool.vms(node)) for node in ("server", "laptop")}

@@ -98,6 +98,10 @@ def path_to(pool: LabPool, node: str, peer: str) -> str:
     return dict(line.split() for line in lines)[peer]
 
 
+@pytest.mark.fault(
+    "the direct path between two sites is cut",
+    "traffic goes on through the relay, and back when it is healed",
+)
 def test_direct_path_is_used_while_it_works(pool: LabPool) -> None:
     """MESH-05, MESH-06: cut between the sites, traffic goes on through the relay, and back."""
     eventually(lambda: path_to(pool, "laptop", "server") == "direct", "laptop goes direct")
@@ -113,6 +117,10 @@ def test_direct_path_is_used_while_it_works(pool: LabPool) -> None:
     pool.run("laptop", "ping -c 3 -W 5 10.8.0.2")
 
 
+@pytest.mark.fault(
+    "kill -9 of wireguard-go",
+    "systemd starts it again with address, peers and paths as before",
+)
 @pytest.mark.parametrize("node", ["laptop", "relay"])
 def test_wireguard_that_is_killed_comes_back_by_itself(pool: LabPool, node: str) -> None:
     """MESH-04, MESH-06: address, peers and paths as before, and no run is needed for it."""

@@ -173,6 +173,10 @@ def test_a_pool_without_room_says_why_of_each_node(pool: LabPool, api: Api) -> N
     assert len(api.get("/vms")) == before
 
 
+@pytest.mark.fault(
+    "kill -9 of agent, node proxy and controller in the lab",
+    "systemd starts them again; the VM keeps its process and is known again",
+)
 def test_killed_services_come_back_and_nothing_is_lost(pool: LabPool, api: Api) -> None:
     """FLEET-19, HOST-06: kill -9 of agent, proxy and controller beside a VM that runs."""
     vm, node = create(api)
@@ -191,6 +195,10 @@ def test_killed_services_come_back_and_nothing_is_lost(pool: LabPool, api: Api) 
     assert api.ask("DELETE", f"/vms/{vm}")[0] == 200
 
 
+@pytest.mark.fault(
+    "the mesh is cut between a node and the rest",
+    "it is no candidate, its VM runs on, and both are known again once the cut is healed",
+)
 def test_a_node_that_is_cut_off_is_no_candidate(pool: LabPool, api: Api) -> None:
     """FLEET-16: for over a minute; its VM runs on, and both are known again afterwards."""
     vm, node = create(api)

@@ -76,6 +76,10 @@ def check_sound(node: Node, vm: str) -> bool:
     return True
 
 
+@pytest.mark.fault(
+    "kill -9 of the agent at each step of a spawn",
+    "the VM runs, or nothing is left of it and the reason is kept; a repeated order makes it",
+)
 def test_agent_killed_at_each_step_of_a_spawn(agent: Agent) -> None:
     """HOST-05: it runs or is gone, with the reason; a repeated order makes it in any case."""
     killed: set[str] = set()
@@ -101,6 +105,10 @@ def test_agent_killed_at_each_step_of_a_spawn(agent: Agent) -> None:
     assert len(killed) >= 5
 
 
+@pytest.mark.fault(
+    "kill -9 of the agent at each step of a destroy",
+    "the next agent finishes it",
+)
 def test_agent_killed_at_each_step_of_a_destroy(agent: Agent) -> None:
     """HOST-13: a removal that was begun is finished by the next agent."""
     for step in DESTROY_STEPS:
@@ -113,6 +121,10 @@ def test_agent_killed_at_each_step_of_a_destroy(agent: Agent) -> None:
         assert agent.do("destroy", vm="web")["changed"] is False
 
 
+@pytest.mark.fault(
+    "20 spawns at once into room for 3",
+    "exactly 3 succeed, the others are refused with the numbers",
+)
 def test_twenty_spawns_into_room_for_three(agent: Agent) -> None:
     """HOST-16: exactly three succeed, the others are refused by memory, and nothing stays."""
 
@@ -191,6 +203,10 @@ def test_a_large_vm_settles_before_it_is_said_to_run(
     assert service.do(show, "test-settle")["vm"]["state"] == "running"
 
 
+@pytest.mark.fault(
+    "the agent is stopped during a spawn",
+    "it finishes the spawn first",
+)
 def test_agent_told_to_stop_ends_what_it_began(agent: Agent) -> None:
     """A spawn in flight is finished before the agent ends."""
     begun = ask_until_killed(
@@ -247,6 +263,10 @@ def start_libvirtd_again(node: Node) -> subprocess.Popen[bytes]:
         )
 
 
+@pytest.mark.fault(
+    "libvirtd killed, and libvirtd that hangs",
+    "operations fail with the reason within their deadline, VMs run on, all recovers by itself",
+)
 def test_libvirtd_killed_and_silent(own: Agent) -> None:
     """Operations fail with the reason, VMs run on, and all recovers by itself."""
     node = own.node
@@ -287,6 +307,10 @@ def test_libvirtd_killed_and_silent(own: Agent) -> None:
         again.wait(timeout=60)
 
 
+@pytest.mark.fault(
+    "the disk is full at each file of a spawn",
+    "the reason is told and nothing of the VM is left",
+)
 def test_disk_full_at_each_file_of_a_spawn(own: Agent) -> None:
     """HOST-11: whichever file finds no room, nothing is left of the VM, and the reason is told."""
     vms = own.node.paths.vms

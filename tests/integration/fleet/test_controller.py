@@ -59,6 +59,10 @@ def test_reserved_nodes_come_last_and_a_full_pool_says_why(small: Pool) -> None:
     assert {reason["wanted"] for reason in reasons.values()} == {2}
 
 
+@pytest.mark.fault(
+    "a node refuses what the controller placed there",
+    "the next candidate is asked; when none is left each node's reason is told",
+)
 def test_a_node_that_refuses_is_not_the_end(small: Pool) -> None:
     """HOST-12: the node has the final word, and the controller tries the next one."""
     small.nodes[0].refuse = "memory_not_free"
@@ -91,6 +95,10 @@ def test_a_batch_is_all_or_nothing_unless_asked_otherwise(small: Pool) -> None:
         assert len(small.held()) == 2
 
 
+@pytest.mark.fault(
+    "the answer to a spawn is lost",
+    "the same node is asked again, no other; the VM is found made",
+)
 def test_a_lost_answer_is_neither_a_lost_nor_a_doubled_vm(small: Pool) -> None:
     """OPS-03: asked again on the same node, never placed on another."""
     small.nodes[0].lose_answers = 1
@@ -99,6 +107,10 @@ def test_a_lost_answer_is_neither_a_lost_nor_a_doubled_vm(small: Pool) -> None:
     assert small.held() == {made.json()["vm"]["id"]: ["a"]}
 
 
+@pytest.mark.fault(
+    "an agent restarts while a spawn's answer is open",
+    "its ticket is void, so the node is asked what became of the VM before another is tried",
+)
 def test_an_agent_that_restarts_in_the_midst_is_asked_what_became_of_it(small: Pool) -> None:
     """The VM was made, the answer lost, and the ticket's session is over."""
     small.nodes[0].lose_answers = 1
@@ -113,6 +125,10 @@ def test_an_agent_that_restarts_in_the_midst_is_asked_what_became_of_it(small: P
     assert small.held() == {made.json()["vm"]["id"]: ["a"]}
 
 
+@pytest.mark.fault(
+    "a heartbeat from another node's address",
+    "403, and what is known of the node stays",
+)
 def test_heartbeats_count_from_their_own_address_alone(small: Pool) -> None:
     """FLEET-08, FLEET-16: no other credential; and no node may use the API."""
     url = small.first.url

@@ -45,6 +45,10 @@ def warm(controller: Controller) -> bool:
         return bool(client.get("/v1/fleet").json()["live"] == 3)
 
 
+@pytest.mark.fault(
+    "kill -9 of a controller in a storm of orders",
+    "it rebuilds its view from heartbeats; the same orders again give the same VMs, none twice",
+)
 def test_killed_controller_loses_and_doubles_nothing(wide: Pool) -> None:
     """FLEET-02, FLEET-19, OPS-03: kill -9 in a storm; the same orders again give the same VMs."""
     seed = random.randrange(2**32)
@@ -76,6 +80,10 @@ def test_killed_controller_loses_and_doubles_nothing(wide: Pool) -> None:
     assert wide.first.vms() == {vm: nodes[0] for vm, nodes in wide.held().items()}
 
 
+@pytest.mark.fault(
+    "kill -9 of a controller in the midst of a batch",
+    "when it is back it removes what was made of the batch: nobody was told of it",
+)
 def test_killed_controller_takes_back_the_batch_it_was_at(wide: Pool) -> None:
     """FLEET-12: nobody was told of it, so nothing of it stays."""
     for node in wide.nodes:
@@ -89,6 +97,10 @@ def test_killed_controller_takes_back_the_batch_it_was_at(wide: Pool) -> None:
     wait_for(lambda: not wide.held(), "the batch taken back", 90)
 
 
+@pytest.mark.fault(
+    "two controllers race for the last place, 200 times",
+    "one wins each time; the node's own check is final, and no node is overcommitted",
+)
 def test_two_controllers_race_for_the_last_place(wide: Pool) -> None:
     """FLEET-05, HOST-12: exactly one wins, each time, and no node is ever overcommitted."""
     for node in wide.nodes[1:]:
@@ -114,6 +126,10 @@ def test_two_controllers_race_for_the_last_place(wide: Pool) -> None:
     assert wide.nodes[0].most_vcpus <= 8 and set(wide.held()) == set(filler)
 
 
+@pytest.mark.fault(
+    "one order is given to both controllers at once",
+    "one VM; at most one caller is told to ask again",
+)
 def test_one_order_given_to_both_controllers_is_one_vm(wide: Pool) -> None:
     """The same idempotency key at once: at most one is told to come again, and finds the VM."""
     for node in wide.nodes:
@@ -129,6 +145,10 @@ def test_one_order_given_to_both_controllers_is_one_vm(wide: Pool) -> None:
     assert len(wide.held()) == 10
 
 
+@pytest.mark.fault(
+    "a node's heartbeats stop",
+    "after 30 s by the controller's own clock it is no candidate; its VMs are listed as stale",
+)
 def test_a_silent_node_is_no_candidate_and_its_vms_are_not_forgotten(wide: Pool) -> None:
     """FLEET-16: by the controller's own clock; and nothing is said of what cannot be known."""
     made = wide.first.create().json()

@@ -83,6 +83,10 @@ def test_disk_that_is_full_at_any_file_leaves_nothing(node: Node) -> None:
     assert node.wait_ready("web")
 
 
+@pytest.mark.fault(
+    "the disk fills up while a file is written",
+    "the reason is told and nothing of the VM is left",
+)
 def test_disk_that_fills_up_inside_a_file_leaves_nothing(node: Node, tmp_path: Path) -> None:
     """HOST-11: somebody takes the last room after the VM was admitted."""
     taker = tmp_path / "qemu-img"
@@ -99,6 +103,10 @@ def test_disk_that_fills_up_inside_a_file_leaves_nothing(node: Node, tmp_path: P
     assert node.nothing_is_left()
 
 
+@pytest.mark.fault(
+    "a change cannot be recorded for want of room",
+    "the sidecar keeps its old content and the guest runs on",
+)
 def test_change_that_cannot_be_recorded_leaves_the_vm_as_it_was(node: Node) -> None:
     """HOST-05, HOST-11: the sidecar has its old content, and the guest runs on."""
     first = node.apply(label="old")

@@ -43,6 +43,10 @@ def apply_and_kill(node: Node, text: str, seconds: float) -> None:
         process.kill()
 
 
+@pytest.mark.fault(
+    "kill -9 of ppn host apply at ten random points",
+    "the next apply converges; no VM is lost or doubled",
+)
 def test_killed_applies_converge_when_repeated(node: Node) -> None:
     """HOST-13: ten creations and removals, each killed at a random point; no VM lost or doubled."""
     # The first call of a fresh libvirtd looks at QEMU for long; it is no measure for the others.
@@ -68,6 +72,10 @@ def test_killed_applies_converge_when_repeated(node: Node) -> None:
             assert node.nothing_is_left()
 
 
+@pytest.mark.fault(
+    "the node's clock is wrong by a year",
+    "only dates differ",
+)
 @pytest.mark.parametrize("days", [-366, 366])
 def test_clock_that_is_wrong_by_a_year_changes_nothing_but_dates(
     node: Node, tmp_path: Path, days: int
@@ -129,6 +137,10 @@ def test_state_answers_without_libvirt(node: Node) -> None:
     assert "libvirt_unavailable" in refused.stderr and refused.stdout == ""
 
 
+@pytest.mark.fault(
+    "libvirt has lost a domain",
+    "it is made again from the sidecar, with its identity",
+)
 def test_lost_domain_comes_back_with_its_identity(node: Node) -> None:
     """HOST-05: the sidecar is enough to make the domain again."""
     first = node.apply(state="stopped")
@@ -139,6 +151,10 @@ def test_lost_domain_comes_back_with_its_identity(node: Node) -> None:
     assert again["vm"]["uuid"] == first["vm"]["uuid"] == node.virsh("domuuid", "web").strip()
 
 
+@pytest.mark.fault(
+    "a sidecar is damaged",
+    "it is reported, nothing is guessed, only removal goes on",
+)
 def test_damaged_sidecar_is_reported_and_only_removal_goes_on(node: Node) -> None:
     """HOST-05."""
     node.apply(state="stopped")
