@@ -21,8 +21,8 @@ nodes = [
         {
             "ssh_hostname": "relay.example.net",
             "ssh_user": "root",
-            # What the node does: "relay", "hypervisor", both or neither.
-            "roles": ["relay"],
+            # What the node does: any of "relay", "hypervisor" and "controller", or none.
+            "roles": ["relay", "controller"],
             # Nodes of one site are assumed to reach each other without the relay.
             "site": "cloud",
             # Its address in the mesh. Every service listens there and nowhere else.
