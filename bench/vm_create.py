@@ -1,4 +1,4 @@
-"""A new VM, from the request to guest code running: `ppn host apply` against `virsh create`."""
+"""A new VM, from the request to guest code running: the host agent against `virsh create`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from xml.etree.ElementTree import Element, fromstring, tostring
 from bench.result import Result, overhead
 from lab import guest
 from ppn.errors import PpnError
+from tests.integration.agent.agents import Agent
 from tests.integration.host.node import Node
 
 MOST = 1.10
 READY = b"ppn-guest ready "
 READY_SECONDS = 300.0
 POLL_SECONDS = 0.005
+HEARTBEAT_SECONDS = 10.0
 # One vCPU: with more, QEMU's emulation has been seen to crash at boot now and then
 # (`iotlb_to_section: Assertion ... failed`), whoever started it.
 SPEC = {"image": "tiny", "vcpus": 1, "memory_mib": 256, "disk_gib": 1}
@@ -56,11 +58,11 @@ def measure(runs: int) -> Result:
     """
     ours: list[Timing] = []
     peer: list[Timing] = []
-    with hypervisor() as node:
+    with hypervisor() as agent:
         for pair in range(-1, runs):
             takers = [(ours, timed_ours), (peer, timed_peer)]
             for series, take in takers if pair % 2 else reversed(takers):
-                series.append(take(node))
+                series.append(take(agent))
             print(
                 f"pair {pair + 1}: {text('ours', ours[-1])}, {text('peer', peer[-1])}", flush=True
             )
@@ -79,8 +81,8 @@ def text(who: str, timing: Timing) -> str:
 
 
 @contextmanager
-def hypervisor() -> Iterator[Node]:
-    """A node with a libvirt of its own, apart from this machine's; it ends with the block."""
+def hypervisor() -> Iterator[Agent]:
+    """A node with a libvirt and an agent of its own, apart from this machine's; for a block."""
     # The path of a Unix socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ppn-bench-") as root:
         node = Node(Path(root))
@@ -88,30 +90,34 @@ def hypervisor() -> Iterator[Node]:
         node.paths.settings.parent.mkdir(parents=True, exist_ok=True)
         node.paths.settings.write_text(json.dumps(SETTINGS))
         daemon = node.start()
+        agent = Agent(node)
         try:
-            yield node
+            agent.start(heartbeat_seconds=HEARTBEAT_SECONDS)
+            yield agent
         finally:
+            agent.end()
             node.stop(daemon)
 
 
-def timed_ours(node: Node) -> Timing:
-    """One new VM by `ppn host apply`, removed again."""
+def timed_ours(agent: Agent) -> Timing:
+    """One new VM by the agent, asked as the node proxy asks it, removed again."""
     spec = {"name": fresh_name(), **SPEC}
-    text = json.dumps(spec)
+    name = str(spec["name"])
     start = time.monotonic()
-    node.ppn("host", "apply", text=text)
+    agent.do("spawn", vm=spec)
     command = time.monotonic() - start
-    await_guest(node, str(spec["name"]), node.paths.vm(str(spec["name"])).serial_log)
+    await_guest(agent.node, name, agent.node.paths.vm(name).serial_log)
     ready = time.monotonic() - start
-    node.apply(**{**spec, "state": "absent"})
+    agent.do("destroy", vm=name)
     return Timing(command, ready)
 
 
-def timed_peer(node: Node) -> Timing:
+def timed_peer(agent: Agent) -> Timing:
     """One new VM by `virsh create` of the domain we would make, removed again."""
+    node = agent.node
     name = fresh_name()
     folder = node.root / "peer" / name
-    description = prepare_peer(node, name, folder)
+    description = prepare_peer(agent, name, folder)
     start = time.monotonic()
     node.virsh("create", description)
     command = time.monotonic() - start
@@ -122,25 +128,26 @@ def timed_peer(node: Node) -> Timing:
     return Timing(command, ready)
 
 
-def prepare_peer(node: Node, name: str, folder: Path) -> Path:
+def prepare_peer(agent: Agent, name: str, folder: Path) -> Path:
     """Make what `virsh create` needs of a VM of ours that has never run, which is then removed.
 
     Args:
-        node: the node.
+        agent: of the node.
         name: of the domain to come.
         folder: takes its disk, its seed and its description.
 
     Returns:
         The file with the domain's description.
     """
+    node = agent.node
     spec = {"name": fresh_name(), **SPEC}
-    node.apply(**{**spec, "state": "stopped"})
+    agent.do("spawn", vm={**spec, "state": "stopped"})
     ours = str(spec["name"])
     files = node.paths.vm(ours).folder
     shutil.copytree(files, folder)
     domain = fromstring(node.virsh("dumpxml", "--inactive", ours))
     rename(domain, name, str(files), str(folder))
-    node.apply(**{**spec, "state": "absent"})
+    agent.do("destroy", vm=ours)
     description = folder / "domain.xml"
     description.write_text(tostring(domain, encoding="unicode"), encoding="utf-8")
     return description
