@@ -55,7 +55,7 @@ class Batches:
             items = await asyncio.gather(*(self._item(vm, vms[vm], asked) for vm in vms))
             return BatchAnswer(id=batch, items=tuple(items))
         whole = replace(asked, batch=batch)
-        placed = self._reserve(vms, batch)
+        placed = self._reserve(vms)
         results = await asyncio.gather(
             *(self.maker.make(vm, one, whole, placed.get(vm)) for vm, one in vms.items()),
             return_exceptions=True,
@@ -73,14 +73,14 @@ class Batches:
             ),
         )
 
-    def _reserve(self, vms: Mapping[str, VmOrder], batch: str) -> dict[str, Reservation]:
+    def _reserve(self, vms: Mapping[str, VmOrder]) -> dict[str, Reservation]:
         """Room for all that is not there yet, before anything is begun."""
         registry, now = self.maker.registry, self.maker.clock()
         registry.check_warm(now)
         new = {vm: demand_of(one) for vm, one in vms.items() if not registry.find(vm, now)}
         for vm in new:
             self.maker.check_decided(vm)
-        placed = registry.reserve_all(new, now, batch=batch)
+        placed = registry.reserve_all(new, now)
         return {vm: one for vm, one in placed.items() if isinstance(one, Reservation)}
 
     async def _item(self, vm: str, order: VmOrder, asked: Asked) -> BatchItem:

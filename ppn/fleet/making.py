@@ -127,7 +127,7 @@ class Maker:
             reservation, first = first, None
             if reservation is None:
                 reservation = self.registry.reserve(
-                    vm, demand_of(order), self.clock(), excluded=excluded, batch=asked.batch
+                    vm, demand_of(order), self.clock(), excluded=excluded
                 )
             try:
                 report = await self._attempt(reservation, order, asked)

@@ -28,7 +28,6 @@ class Reservation:
         demand: what is debited.
         passed: the pass of placement that found the node.
         address: its address in the node's VM network; None when the node has none.
-        batch: the batch it belongs to; empty for a single VM.
         settled: when the call that makes it ended, in seconds; None while it runs.
         report: the VM as the agent answered; None before.
     """
@@ -40,7 +39,6 @@ class Reservation:
     demand: Demand
     passed: Passed
     address: str | None
-    batch: str = ""
     settled: float | None = None
     report: VmReport | None = None
 
@@ -149,9 +147,7 @@ class Node:
                 vm: one for vm, one in self.reserved.items() if self._stands(one, settled)
             }
 
-    def reserve(
-        self, number: int, vm: str, demand: Demand, passed: Passed, batch: str
-    ) -> Reservation:
+    def reserve(self, number: int, vm: str, demand: Demand, passed: Passed) -> Reservation:
         """Debit a VM; the node has been heard and has room for it.
 
         Raises:
@@ -165,7 +161,7 @@ class Node:
             taken = {address for address in addresses if address is not None}
             address = next_address(heartbeat.network.range, taken, vm)
         session = heartbeat.session
-        reservation = Reservation(number, vm, self.name, session, demand, passed, address, batch)
+        reservation = Reservation(number, vm, self.name, session, demand, passed, address)
         self.reserved[vm] = reservation
         return reservation
 
@@ -261,5 +257,4 @@ def expected(reservation: Reservation) -> VmReport:
         minimum_mib=demand.memory_mib,
         disk_gib=demand.root_gib,
         address=reservation.address,
-        batch=reservation.batch,
     )

@@ -130,7 +130,6 @@ class Registry:
         now: float,
         *,
         excluded: Mapping[str, NodeRefusal] | None = None,
-        batch: str = "",
     ) -> Reservation:
         """Choose a node for a VM and debit it there at once (FLEET-05, IP-01).
 
@@ -139,7 +138,6 @@ class Registry:
             demand: what it needs.
             now: seconds.
             excluded: nodes that have refused this VM already, with their reasons.
-            batch: the batch it belongs to.
 
         Raises:
             NoCapacity: no node fits; says of each why.
@@ -157,17 +155,16 @@ class Registry:
         if choice is None:
             others = self._silent(now) | dict(excluded or {})
             raise no_capacity(vm, demand, self._index.views().values(), others)
-        return self._debit(vm, demand, choice, batch)
+        return self._debit(vm, demand, choice)
 
     def reserve_all(
-        self, vms: Mapping[str, Demand], now: float, *, batch: str = "", per_item: bool = False
+        self, vms: Mapping[str, Demand], now: float, *, per_item: bool = False
     ) -> dict[str, Reservation | Refusal]:
         """Place several VMs one after the other, each seeing those before it (FLEET-12).
 
         Args:
             vms: what each needs, by id.
             now: seconds.
-            batch: the batch they belong to.
             per_item: place those that fit; else one that does not fit undoes them all.
 
         Returns:
@@ -179,7 +176,7 @@ class Registry:
         found: dict[str, Reservation | Refusal] = {}
         for vm, demand in vms.items():
             try:
-                found[vm] = self.reserve(vm, demand, now, batch=batch)
+                found[vm] = self.reserve(vm, demand, now)
             except Refusal as refusal:
                 if not per_item:
                     for placed in found.values():
@@ -252,10 +249,10 @@ class Registry:
             return None
         return self._index.view(node.name) or node.view()
 
-    def _debit(self, vm: str, demand: Demand, choice: Choice, batch: str) -> Reservation:
+    def _debit(self, vm: str, demand: Demand, choice: Choice) -> Reservation:
         node = self._nodes[choice.node.name]
         before = node.held()
-        reservation = node.reserve(next(self._numbers), vm, demand, choice.passed, batch)
+        reservation = node.reserve(next(self._numbers), vm, demand, choice.passed)
         self._note(node, before)
         self._refresh(node)
         return reservation

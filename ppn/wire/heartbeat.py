@@ -34,7 +34,6 @@ class VmReport(Wire):
             attach; `unknown` while libvirt is silent.
         created: when it was first asked for, RFC 3339 in UTC.
         address: its address in the node's VM network; None without one.
-        batch: the batch it was made in; empty for a single VM.
     """
 
     id: VmId
@@ -55,7 +54,6 @@ class VmReport(Wire):
     ports: Annotated[tuple[Port, ...], MANY] = ()
     accelerator: Accelerator | None = None
     weight: int | None = None
-    batch: str = Field(default="", max_length=64)
     problems: Annotated[tuple[str, ...], MANY] = ()
 
 

@@ -175,12 +175,12 @@ def test_what_was_placed_is_debited_at_once() -> None:
 def test_reservation_is_undone_whole() -> None:
     """FLEET-17, IP-01: capacity, address and the place in the lists."""
     registry = registry_of(heartbeat("a"), names="a")
-    reservation = registry.reserve("vm-1", demand(label="web"), 0.0, batch="b-1")
+    reservation = registry.reserve("vm-1", demand(label="web"), 0.0)
     assert reservation.session == SESSION and reservation.address is not None
     assert free(registry, "a") == ONE_LESS
     (held,) = registry.find("vm-1", 0.0)
     seen = placed_vm(held).vm
-    assert (seen.state, seen.address, seen.batch) == ("creating", reservation.address, "b-1")
+    assert (seen.state, seen.address) == ("creating", reservation.address)
     assert registry.index.holders(("acme", "web")) == {"a"}
     registry.release(reservation)
     registry.release(reservation)
@@ -375,7 +375,7 @@ def test_batch_is_all_or_nothing() -> None:
     """FLEET-12: one that does not fit undoes those before it; each sees those before it."""
     registry = registry_of(heartbeat("a", cpus=4), heartbeat("b", cpus=4), names="ab")
     four = {f"vm-{number}": demand() for number in range(4)}
-    found = registry.reserve_all(four, 0.0, batch="b-1")
+    found = registry.reserve_all(four, 0.0)
     assert sorted(one.node for one in found.values() if not isinstance(one, Refusal)) == list(
         "aabb"
     )
