@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -157,3 +158,38 @@ def test_one_guest_alone_gets_the_cpu_whatever_its_weight(
     print(f"light alone: {window}")
     assert window.idle <= 0.05 * window.length
     assert window.used[0] >= 0.75 * window.length
+
+
+@pytest.mark.fault(
+    "a node is rebooted",
+    "the agent starts the VMs that ran and leaves stopped ones alone; nothing is forgotten",
+)
+def test_a_reboot_brings_back_what_ran(machines: LabPool) -> None:
+    """HOST-07: with the identity each VM had, and no run of the operator's."""
+    before = machines.vms("server")
+    assert {name: vm["state"] for name, vm in before.items()} == {
+        "heavy": "stopped",
+        "light": "running",
+    }
+    boot_id = machines.state("server")["boot_id"]
+    machines.node("server").run("systemctl reboot")
+    eventually(lambda: server_is_down(machines), "the server is down", seconds=180)
+    machines.lab("up")
+    assert machines.state("server")["boot_id"] != boot_id
+
+    def runs_again() -> bool:
+        vm = machines.vms("server").get("light", {})
+        return vm.get("state") == "running" and vm.get("phase") == "ready"
+
+    eventually(runs_again, "the VM that ran runs again", seconds=300)
+    after = machines.vms("server")
+    assert after["heavy"]["state"] == "stopped"
+    assert {name: vm["uuid"] for name, vm in after.items()} == {
+        name: vm["uuid"] for name, vm in before.items()
+    }
+
+
+def server_is_down(pool: LabPool) -> bool:
+    """Whether the server's machine has ended."""
+    nodes = json.loads(pool.lab("status", "--json"))["nodes"]
+    return any(node["node"] == "server" and node["state"] == "stopped" for node in nodes)
