@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+from collections.abc import Callable
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
 from deploys import fleet_controller, host_agent
+from operations.files import File
 from ppn.fleet.settings import FleetSettings
 from ppn.host.agent.settings import AgentSettings
 from ppn.inventory import Pool, pool_from_data
+
+Files = Callable[[Pool, str], dict[str, File]]
 
 NODES = {
     "relay": {
@@ -54,6 +61,25 @@ def test_an_agent_is_heard_by_every_controller(pool: Pool) -> None:
     settings = AgentSettings.model_validate_json(files["/etc/ppn/agent.json"].content)
     assert settings.node == "laptop" and settings.proxy_user == "ppn-proxy"
     assert settings.controllers == ("http://10.8.0.1:9203", "http://10.8.0.2:9203")
+
+
+@pytest.mark.parametrize(
+    ("files", "unit", "most"),
+    [
+        (fleet_controller.controller_files, "ppn-fleet.service", 2.0),
+        # Root, and in the node's own network: there is less that can be taken from it.
+        (host_agent.agent_files, "ppn-agent.service", 4.9),
+    ],
+)
+def test_systemd_rates_the_units(
+    pool: Pool, tmp_path: Path, files: Files, unit: str, most: float
+) -> None:
+    path = tmp_path / unit
+    path.write_text(files(pool, "server")[f"/etc/systemd/system/{unit}"].content)
+    argv = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found and float(found[1]) <= most, done.stdout
 
 
 def test_settings_are_text_that_a_person_can_read(pool: Pool) -> None:
