@@ -14,7 +14,7 @@ from ppn.errors import PpnError, Refusal
 
 app = typer.Typer(
     name="ppn",
-    help="A private VM pool: what this node runs, its mesh paths and its capability ledger.",
+    help="A private VM pool: VMs, what this node runs, mesh paths, ledger, certificates.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -51,7 +51,7 @@ def root(
         False, "--version", callback=version, is_eager=True, help="Print the version and end."
     ),
 ) -> None:
-    """A private VM pool: what this node runs, its mesh paths and its capability ledger.
+    """A private VM pool: VMs, what this node runs, mesh paths, ledger, certificates.
 
     Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, with the constraint that binds.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,13 +150,15 @@ def _table(found: list[Any]) -> None:
 
     from ppn.wire.fleet import PlacedVm
 
-    table = Table(
-        "vm", "node", "state", "owner", "image", "vcpus", "memory MiB", "address", "label"
-    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("vm", "node", "state", "owner", "size", "address", "label"):
+        # An id that is cut off can be given to no other command.
+        table.add_column(name, no_wrap=True, overflow="ignore" if name == "vm" else "ellipsis")
     for one in found:
         placed = PlacedVm.model_validate(one | {"stale": one.get("stale", False)}, strict=False)
         table.add_row(*_cells(placed))
-    Console(markup=False, highlight=False).print(table)
+    wide = None if sys.stdout.isatty() else 160
+    Console(markup=False, highlight=False, width=wide).print(table)
 
 
 def _cells(placed: PlacedVm) -> tuple[str, ...]:
@@ -165,9 +168,7 @@ def _cells(placed: PlacedVm) -> tuple[str, ...]:
         placed.node + (" (silent)" if placed.stale else ""),
         vm.state,
         vm.owner,
-        vm.image,
-        str(vm.vcpus),
-        str(vm.memory_mib),
-        vm.address or "",
-        vm.label,
+        f"{vm.vcpus} vCPU, {vm.memory_mib} MiB",
+        vm.address or "-",
+        vm.label or "-",
     )

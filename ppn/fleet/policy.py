@@ -146,8 +146,7 @@ def _label_refusals(demand: Demand, node: NodeView) -> Iterator[NodeRefusal]:
 
 
 def _refusal(node: NodeView, code: str, text: str, constraint: str) -> NodeRefusal:
-    message = f"node {node.name} {text}"
-    return NodeRefusal(node=node.name, code=code, message=message, constraint=constraint)
+    return NodeRefusal(node=node.name, code=code, message=text, constraint=constraint)
 
 
 def _short(
@@ -157,7 +156,7 @@ def _short(
     return NodeRefusal(
         node=node.name,
         code=code,
-        message=f"node {node.name}: {constraint}: wanted {wanted}, free {free} {unit}",
+        message=f"not enough left of: {constraint}",
         constraint=constraint,
         wanted=wanted,
         free=free,

@@ -92,8 +92,7 @@ def _reason(refused: NodeRefusal) -> str:
     """Why one node cannot, on one line."""
     numbers = ""
     if refused.wanted is not None:
-        numbers = f" [{refused.constraint}: wanted {refused.wanted}, free {refused.free}"
-        numbers += f" {refused.unit}]"
+        numbers = f" [wanted {refused.wanted}, free {refused.free} {refused.unit}]"
     return f"{refused.node}: {refused.message}{numbers} ({refused.code})"
 
 
