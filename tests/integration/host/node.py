@@ -196,9 +196,16 @@ class Node:
 
         def find() -> list[str]:
             found = pattern.findall(self.serial(vm))
+            if len(found) < boots and not self.paths.pid_file(vm).exists():
+                raise AssertionError(f"QEMU of vm {vm} has ended: {self.qemu_log(vm)}")
             return found if len(found) >= boots else []
 
         return figures(wait_for(f"vm {vm} to be ready", find)[-1])
+
+    def qemu_log(self, vm: str) -> str:
+        """The end of what a VM's QEMU has said."""
+        log = Path(f"/var/log/libvirt/qemu/{vm}.log")
+        return log.read_text(errors="replace")[-2000:] if log.exists() else "no log"
 
     def beat(self, vm: str) -> dict[str, str]:
         """The figures of the guest's latest beat that was written whole; none before the first."""
