@@ -12,23 +12,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploys import base, hypervisor, mesh, vm_network
+from deploys import (
+    base,
+    certificates,
+    fleet_controller,
+    host_agent,
+    hypervisor,
+    mesh,
+    node_proxy,
+    vm_network,
+)
 from deploys.declared import Declaration, declare, local_image, wanted_ledger
+from deploys.services import SERVICES
 from deploys.units import unit_file, unit_text
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, Wheelhouse, wheelhouse
 from facts.hardware import Hardware
 from facts.nftables import LOADED, UNIT
 from lab.paths import LabPaths
 from operations import nftables, wireguard
+from operations.certificates import trust_bundle
 from operations.files import File
 from operations.software import MARKER, SCRIPT
+from ppn.fleet.settings import PATH as FLEET_SETTINGS
 from ppn.host.model import DiskPool, Topology
+from ppn.host.proxy.settings import PATH as PROXY_SETTINGS
 from ppn.inventory import Pool, pool_from_data
 from ppn.mesh.firewall import TABLE, ruleset
 from ppn.mesh.peers import interface_of
 from ppn.mesh.registry import Registry, load
 from ppn.mesh.render import drop_in_path, key_path
+from ppn.pool import certificates as certs
 from ppn.pool.ledger import Grant
+from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY, NODE_TRUST
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 INVENTORY = CHECKOUT / "inventories" / "lab"
@@ -99,7 +114,6 @@ def common(wheels: Wheelhouse, folder: Path) -> Variables:
     """What is the same for every node."""
     return {
         "releases": list(PYTHON_OF_DEBIAN),
-        "users": base.USERS,
         "software": {
             "digest": wheels.digest,
             "archive": str(wheels.archive),
@@ -112,26 +126,9 @@ def common(wheels: Wheelhouse, folder: Path) -> Variables:
 def node_variables(name: str, data: Mapping[str, Any], pool: Pool, registry: Registry) -> Variables:
     """What a node shall be."""
     declaration = declare(name, data)
-    packages = [*base.PACKAGES, *mesh.needed_packages(kernel_has_wireguard=False)]
-    files = mesh_files(name, pool, registry)
-    units = [
-        unit(UNIT),
-        unit(f"wg-quick@{pool.interface}.service", drop_in_path(pool.interface)),
-        unit(mesh.KEEPER, MARKER),
-    ]
-    if "hypervisor" in data["roles"]:
-        packages += hypervisor.PACKAGES
-        files |= hypervisor_files(declaration)
-        units += [
-            unit("libvirtd.service"),
-            unit("ppn-kvm-probe.service"),
-            unit(vm_network.UNIT, hypervisor.SETTINGS, MARKER),
-        ]
     return {
         "node_roles": data["roles"],
-        "packages": packages,
-        "files": [file_variables(path, file) for path, file in files.items()],
-        "units": units,
+        **role_variables(name, declaration, pool, registry),
         "mesh": {
             "interface": pool.interface,
             "port": pool.port,
@@ -145,7 +142,59 @@ def node_variables(name: str, data: Mapping[str, Any], pool: Pool, registry: Reg
             "with_cpu": hypervisor.qemu_conf(hardware(cpu_controller=True)),
             "without_cpu": hypervisor.qemu_conf(hardware(cpu_controller=False)),
         },
+        "tls": tls_variables(data),
         **vm_variables(declaration, data),
+    }
+
+
+def role_variables(
+    name: str, declaration: Declaration, pool: Pool, registry: Registry
+) -> Variables:
+    """The packages, users, files and units that a node's roles need."""
+    roles = pool.node(name).roles
+    packages = [*base.PACKAGES, *mesh.needed_packages(kernel_has_wireguard=False)]
+    packages += certificates.PACKAGES
+    users = [*base.USERS]
+    files = mesh_files(name, pool, registry)
+    units = [
+        unit(UNIT),
+        unit(f"wg-quick@{pool.interface}.service", drop_in_path(pool.interface)),
+        unit(mesh.KEEPER, MARKER),
+    ]
+    if "controller" in roles:
+        users.append(fleet_controller.USER)
+        files |= fleet_controller.controller_files(pool, name)
+        units.append(unit(fleet_controller.UNIT, FLEET_SETTINGS, NODE_KEY, MARKER))
+    if "hypervisor" in roles:
+        packages += hypervisor.PACKAGES
+        users.append(node_proxy.USER)
+        files |= hypervisor_files(declaration)
+        files |= host_agent.agent_files(pool, name) | node_proxy.proxy_files(pool, name)
+        units += [
+            unit("libvirtd.service"),
+            unit("ppn-kvm-probe.service"),
+            unit(vm_network.UNIT, hypervisor.SETTINGS, MARKER),
+            unit(host_agent.UNIT, host_agent.PATH, hypervisor.SETTINGS, MARKER),
+            unit(node_proxy.UNIT, PROXY_SETTINGS, NODE_KEY, MARKER),
+        ]
+    return {
+        "packages": packages,
+        "users": users,
+        "files": [file_variables(path, file) for path, file in files.items()],
+        "units": units,
+    }
+
+
+def tls_variables(data: Mapping[str, Any]) -> Variables:
+    """What a node's certificate is judged by."""
+    authority = Path(data["ca_certificate"])
+    return {
+        "key": NODE_KEY,
+        "certificate": NODE_CERTIFICATE,
+        "trust": NODE_TRUST,
+        "authority": trust_bundle(authority, authority),
+        "left_seconds": int(certs.LIFETIME.total_seconds()) // 3,
+        "address": data["mesh_address"],
     }
 
 
@@ -153,7 +202,7 @@ def mesh_files(name: str, pool: Pool, registry: Registry) -> dict[str, File]:
     """The files of a mesh node."""
     (firewall_unit,) = unit_file(mesh.FIREWALL).values()
     return {
-        **nftables.wanted_files(ruleset(pool, pool.node(name)), firewall_unit.content),
+        **nftables.wanted_files(ruleset(pool, pool.node(name), SERVICES), firewall_unit.content),
         **wireguard.wanted_files(interface_of(pool, registry, name), unit_text(mesh.SUPERVISION)),
         **mesh.keeper_unit(pool.interface, kernel_has_wireguard=False),
     }

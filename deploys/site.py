@@ -15,11 +15,9 @@ from deploys.host_agent import host_agent
 from deploys.hypervisor import hypervisor
 from deploys.mesh import mesh
 from deploys.pool import declared_pool
+from deploys.services import SERVICES
 from deploys.vms import vms
 from operations.software import marker
-from ppn.mesh.firewall import SSH
-
-SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE)
 
 declared = declared_pool()
 node = admitted(declared)

@@ -1,0 +1,8 @@
+"""What mesh nodes may reach on each other, for the firewall of every node."""
+
+from __future__ import annotations
+
+from deploys import fleet_controller, node_proxy
+from ppn.mesh.firewall import SSH
+
+SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE)
