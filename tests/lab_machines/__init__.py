@@ -1,0 +1,1 @@
+"""The pool on machines with kernels of their own."""
