@@ -112,7 +112,7 @@ async def show_vm(request: Request, vm: VmName) -> PlacedVm:
 @router.delete("/vms/{vm}", summary="Have a VM removed.")
 async def destroy(request: Request, vm: VmName) -> dict[str, Any]:
     """Answer once nothing of a VM is left on its node."""
-    nodes = await service_of(request).remover.remove(vm, asked_by(request))
+    nodes = await service_of(request).destroy(vm, asked_by(request))
     return {"id": vm, "nodes": list(nodes)}
 
 
@@ -206,15 +206,16 @@ async def list_alerts(request: Request) -> list[Alert]:
 @router.get("/intents/{vm}", summary="Whether this controller is making a VM.")
 async def show_intent(request: Request, vm: VmName) -> dict[str, str]:
     """For the other controllers: two of them never make the same VM."""
-    intent = service_of(request).maker.journal.intents.get(vm)
-    if intent is None:
+    maker = service_of(request).maker
+    stage, intent = maker.stage(vm), maker.journal.intents.get(vm)
+    if stage is None:
         raise Refusal(
             f"vm {vm} is not being made here",
             code="vm_unknown",
             constraint="open intent",
             hint="look at the VM itself",
         )
-    return {"id": intent.id, "node": intent.node}
+    return {"id": vm, "node": intent.node if intent is not None else "", "stage": stage}
 
 
 metrics_router = APIRouter()

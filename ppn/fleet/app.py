@@ -94,7 +94,8 @@ def serve(settings: FleetSettings, key: Path) -> None:
             proxy_headers=False,
             ws="none",
             backlog=BACKLOG,
-            limit_concurrency=CONNECTIONS,
+            # Every agent keeps a connection of its own.
+            limit_concurrency=CONNECTIONS + 2 * len(settings.nodes),
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from ppn.errors import PpnError
 from ppn.fleet.identity import batch_id, vm_id
-from ppn.fleet.making import Asked, Made, Maker
+from ppn.fleet.making import Asked, Made, Maker, differs
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Reservation
 from ppn.fleet.removing import Remover
@@ -29,16 +29,19 @@ class Batches:
     Args:
         maker: makes each VM.
         remover: takes back what was made of a batch that failed.
+        under_way: batches in the making, each with its order.
     """
 
     maker: Maker
     remover: Remover
+    under_way: dict[str, tuple[BatchOrder, asyncio.Task[BatchAnswer]]] = field(default_factory=dict)
 
     async def make(self, order: BatchOrder, key: str, asked: Asked) -> BatchAnswer:
         """Have a batch made.
 
         Until the last VM runs, the journal says that the batch is open; a controller that dies
-        before takes back all of it when it starts again.
+        before takes back all of it when it starts again. The work goes on when the caller no
+        longer waits; asking again joins it.
 
         Args:
             order: the VMs.
@@ -54,6 +57,26 @@ class Batches:
         if order.per_item:
             items = await asyncio.gather(*(self._item(vm, vms[vm], asked) for vm in vms))
             return BatchAnswer(id=batch, items=tuple(items))
+        known = self.under_way.get(batch)
+        if known is not None and known[0] != order:
+            raise differs(batch)
+        if known is None:
+            task = asyncio.create_task(self._whole(batch, vms, asked))
+            task.add_done_callback(lambda done: self._ended(batch, done))
+            self.under_way[batch] = (order, task)
+            self.maker.open_batches[batch] = frozenset(vms)
+        else:
+            task = known[1]
+        return await asyncio.shield(task)
+
+    def _ended(self, batch: str, task: asyncio.Task[BatchAnswer]) -> None:
+        del self.under_way[batch], self.maker.open_batches[batch]
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.info("batch not made", batch=batch, error=str(error))
+
+    async def _whole(self, batch: str, vms: Mapping[str, VmOrder], asked: Asked) -> BatchAnswer:
+        """Make all of a batch, or take back what was made of it."""
         whole = replace(asked, batch=batch)
         placed = self._reserve(vms)
         results = await asyncio.gather(
@@ -62,8 +85,9 @@ class Batches:
         )
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:
-            await self._take_back(tuple(vms), asked)
+            await self._take_back(tuple(vms), whole)
             raise failed[0]
+        self.maker.tell(*vms)
         await asyncio.to_thread(self.maker.journal.end, *vms)
         made = [result for result in results if isinstance(result, Made)]
         return BatchAnswer(
@@ -92,10 +116,10 @@ class Batches:
 
     async def _take_back(self, vms: tuple[str, ...], asked: Asked) -> None:
         """Remove what the journal says was begun; what cannot be now stays open in it."""
-        asked = Asked(asked.correlation_id, self.maker.clock() + TAKE_BACK_SECONDS)
+        asked = replace(asked, deadline=self.maker.clock() + TAKE_BACK_SECONDS)
         for vm in vms:
             intent = self.maker.journal.intents.get(vm)
-            if intent is None:
+            if intent is None or intent.batch != asked.batch:
                 continue
             try:
                 await self.remover.remove_from(vm, intent.node, asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -102,7 +103,9 @@ class Journal:
                 del self._open[one]
             if self._lines > COMPACT_LINES:
                 self._file.close()
-                self._file = self._rewritten()
+                # Without room for it now, it is made anew before the next line.
+                with suppress(OSError):
+                    self._file = self._rewritten()
 
     def __enter__(self) -> Journal:
         return self
@@ -111,6 +114,8 @@ class Journal:
         self._file.close()
 
     def _append(self, line: Line) -> None:
+        if self._file.closed:
+            self._file = self._rewritten()
         start = self._file.tell()
         try:
             left = _text(line)

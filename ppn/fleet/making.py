@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,18 +17,25 @@ from ppn.fleet.journal import Intent, Journal
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Held, Reservation
 from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown
-from ppn.fleet.peers import Peers
+from ppn.fleet.peers import Peers, Stage
 from ppn.fleet.registry import Registry
 from ppn.fleet.reports import placed_vm
 from ppn.host.spec import VmSpec, spec_from_data
 from ppn.wire.fleet import PlacedVm, VmOrder
 from ppn.wire.heartbeat import VmReport
-from ppn.wire.problems import NodeRefusal
+from ppn.wire.problems import NoCapacity, NodeRefusal
 
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.5
 # What is wrong with the order itself, whichever node is asked.
 FINAL_CODES = frozenset({"order_elsewhere", "request_invalid", "spec_invalid", "vm_exists"})
+# Failures, not refusals, after which nothing was asked of the agent all the same.
+NOT_ASKED = frozenset(
+    {"agent_busy", "agent_unavailable", "node_busy", "node_unknown", "node_unreachable"}
+    | {"tls_unusable"}
+)
+# How many VMs a controller remembers to have told a caller of.
+TOLD_KEPT = 65536
 
 log = structlog.get_logger("fleet")
 
@@ -65,6 +73,10 @@ class Maker:
         nodes: the way to the agents.
         peers: the other controllers.
         clock: seconds that never jump.
+        under_way: the VMs in the making, each with the digest of its order.
+        checking: of these, those that other controllers are asked about just now.
+        open_batches: the batches this process is at, each with its VMs.
+        told: VMs that a caller was told of, the oldest first.
     """
 
     registry: Registry
@@ -73,6 +85,9 @@ class Maker:
     peers: Peers
     clock: Callable[[], float]
     under_way: dict[str, tuple[str, asyncio.Task[Made]]] = field(default_factory=dict)
+    checking: set[str] = field(default_factory=set)
+    open_batches: dict[str, frozenset[str]] = field(default_factory=dict)
+    told: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     async def make(
         self, vm: str, order: VmOrder, asked: Asked, placed: Reservation | None = None
@@ -94,6 +109,9 @@ class Maker:
         """
         digest = order_digest(order)
         known = self.under_way.get(vm)
+        if known is not None and placed is not None:
+            # What goes on already finds its own place.
+            self.registry.release(placed)
         if known is not None and known[0] != digest:
             raise differs(vm)
         if known is None:
@@ -103,7 +121,28 @@ class Maker:
             self.under_way[vm] = (digest, task)
         else:
             task = known[1]
-        return await asyncio.shield(task)
+        made = await asyncio.shield(task)
+        if asked.batch == "":
+            self.tell(vm)
+        return made
+
+    def tell(self, *vms: str) -> None:
+        """Remember that a caller is told of VMs: no other controller may take them back."""
+        for vm in vms:
+            self.told[vm] = None
+            self.told.move_to_end(vm)
+        while len(self.told) > TOLD_KEPT:
+            self.told.popitem(last=False)
+
+    def stage(self, vm: str) -> Stage | None:
+        """How far this controller is with a VM; None when it has nothing to do with it."""
+        if vm in self.checking:
+            return "checking"
+        if vm in self.journal.intents:
+            return "going"
+        if vm in self.under_way or any(vm in vms for vms in self.open_batches.values()):
+            return "waiting"
+        return "told" if vm in self.told else None
 
     def _ended(self, vm: str, task: asyncio.Task[Made]) -> None:
         self.under_way.pop(vm, None)
@@ -113,6 +152,10 @@ class Maker:
 
     async def _make(self, vm: str, order: VmOrder, asked: Asked) -> Made:
         self.registry.check_warm(self.clock())
+        intent = self.journal.intents.get(vm)
+        if intent is not None and intent.batch:
+            # Of a batch that failed: it may be there still, and is taken back.
+            self.check_decided(vm)
         if held := await self._existing(vm, order, asked):
             return Made(placed_vm(held), fresh=False)
         self.check_decided(vm)
@@ -137,13 +180,21 @@ class Maker:
                 raise
             except PpnError as error:
                 self.registry.release(reservation)
-                if asked.batch == "":
-                    self.journal.end(vm)
+                # Whatever is there under this id is not of this order: never to be taken back.
+                self.journal.end(vm)
                 if error.code in FINAL_CODES:
                     raise
                 log.info("node refused", vm=vm, node=reservation.node, code=error.code)
                 excluded[reservation.node] = node_refusal(reservation.node, error)
+                if self.clock() >= asked.deadline:
+                    raise NoCapacity(
+                        f"vm {vm}: no node made it in time", excluded.values()
+                    ) from error
                 continue
+            except BaseException:
+                # What nobody foresaw may have been after the call: heartbeats tell.
+                self.registry.settle(reservation, self.clock())
+                raise
             self.registry.settle(reservation, self.clock(), report)
             # A batch ends as one, once all of it is made.
             if asked.batch == "":
@@ -155,7 +206,7 @@ class Maker:
         """The VM where it is already; one in the making is waited for."""
         while found := self.registry.find(vm, self.clock()):
             held = found[0]
-            if (held.report.owner, held.report.image) != (order.owner, order.image):
+            if not agrees(held.report, order):
                 raise differs(vm)
             if held.report.state != "creating":
                 # What is known may be older than the VM's end: its node has the last word.
@@ -196,8 +247,12 @@ class Maker:
             node=reservation.node,
             batch=asked.batch,
         )
-        await asyncio.to_thread(self.journal.intend, intent)
-        await self.peers.check_alone(vm)
+        self.checking.add(vm)
+        try:
+            await asyncio.to_thread(self.journal.intend, intent)
+            await self.peers.check_alone(vm)
+        finally:
+            self.checking.discard(vm)
         body = spec_of(vm, order, reservation).model_dump(mode="json", exclude_defaults=True)
         open_before = False
         while True:
@@ -210,13 +265,18 @@ class Maker:
                     raise
             except PpnError as error:
                 # An earlier call may have been carried out all the same: the node is asked.
-                if error.code != "vm_busy" and not open_before:
+                if error.code != "vm_busy" and not open_before and surely_not_done(error):
                     raise
                 report = await self._look(vm, reservation.node, asked)
                 if report is None and error.code != "vm_busy":
                     raise
                 if report is not None and report.state not in ("creating", "unknown"):
                     return report
+                if asked.deadline - self.clock() <= 2 * RETRY_SECONDS:
+                    raise OutcomeUnknown(
+                        f"vm {vm} is still at work on node {reservation.node}: {error.message}",
+                        hint="ask again",
+                    ) from error
             await asyncio.sleep(RETRY_SECONDS)
 
     def _spawn(self, reservation: Reservation, body: dict[str, Any], asked: Asked) -> Call:
@@ -274,6 +334,17 @@ def spec_of(vm: str, order: VmOrder, reservation: Reservation) -> VmSpec:
     if order.ports:
         data["ports"] = [port.model_dump() for port in order.ports]
     return spec_from_data(data)
+
+
+def agrees(report: VmReport, order: VmOrder) -> bool:
+    """Whether a VM may be what an order asked for; vCPUs, memory and disks may change later."""
+    there = (report.owner, report.image, report.label, report.disk_gib)
+    return there == (order.owner, order.image, order.label, order.disk_gib)
+
+
+def surely_not_done(error: PpnError) -> bool:
+    """Whether an answer says that a node has not made a VM; a failure half-way does not."""
+    return isinstance(error, Refusal) or error.code in NOT_ASKED
 
 
 def node_refusal(node: str, error: PpnError) -> NodeRefusal:

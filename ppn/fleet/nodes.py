@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from ppn.wire.problems import ProblemBody, error_of
 
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# What was sent and not taken in for so long is given up, also by the kernel of a closed connection:
+# nothing reaches a node long after its caller has gone.
+LOST_MILLISECONDS = 8000
 # Answers that leave open whether the agent has done, or will yet do, what was asked.
 OPEN_CODES = frozenset({"agent_failed", "agent_timeout"})
 
@@ -93,21 +98,25 @@ class Nodes:
         """
         client = await self._current()
         try:
-            answer = await client.request(
-                call.method,
-                f"https://{call.address}:{self._port}{call.path}",
-                json=call.body,
-                headers=_headers(call),
-                timeout=httpx.Timeout(call.seconds, connect=CONNECT_SECONDS),
-            )
+            async with (
+                asyncio.timeout(call.seconds + CONNECT_SECONDS),
+                client.stream(
+                    call.method,
+                    f"https://{call.address}:{self._port}{call.path}",
+                    json=call.body,
+                    headers=_headers(call),
+                    timeout=httpx.Timeout(call.seconds, connect=CONNECT_SECONDS),
+                ) as answer,
+            ):
+                content = await _content(call, answer)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NodeUnreachable(
                 f"node {call.node} cannot be reached: {error or type(error).__name__}",
                 hint="look at its mesh path and its node proxy",
             ) from error
-        except (httpx.HTTPError, ssl.SSLError) as error:
+        except (httpx.HTTPError, ssl.SSLError, TimeoutError) as error:
             raise _unknown(call, str(error) or type(error).__name__) from error
-        return _body(call, answer)
+        return _body(call, answer, content)
 
     async def _current(self) -> httpx.AsyncClient:
         context = self._context()
@@ -118,6 +127,7 @@ class Nodes:
                 verify=context,
                 local_address=str(self._own),
                 limits=httpx.Limits(max_connections=256, max_keepalive_connections=128),
+                socket_options=[(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MILLISECONDS)],
             )
             self._client = httpx.AsyncClient(transport=transport)
             if self._retired is not None:
@@ -127,16 +137,26 @@ class Nodes:
 
 
 def _headers(call: Call) -> dict[str, str]:
-    headers = {"Ppn-Correlation-Id": call.correlation_id}
+    headers = {"Ppn-Correlation-Id": call.correlation_id, "Accept-Encoding": "identity"}
     if call.session is not None:
         ticket = Ticket(node=call.node, session=call.session, nonce=secrets.token_hex(16))
         headers["Ppn-Ticket"] = ticket.model_dump_json()
     return headers
 
 
-def _body(call: Call, answer: httpx.Response) -> dict[str, Any]:
+async def _content(call: Call, answer: httpx.Response) -> bytes:
+    """An answer's body, bounded."""
+    content = bytearray()
+    async for part in answer.aiter_raw():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise _unknown(call, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
+
+
+def _body(call: Call, answer: httpx.Response, content: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(answer.content[:MAX_ANSWER_BYTES])
+        body = json.loads(content)
         if answer.is_success and isinstance(body, dict):
             return body
         problem = ProblemBody.model_validate(body)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Literal, cast
 
 import httpx
 import structlog
@@ -13,6 +15,12 @@ import structlog
 from ppn.errors import Refusal
 
 SECONDS = 2.0
+POLL_SECONDS = 0.05
+# How far a controller is with a VM: its intent is written and it asks the others; it makes it, or
+# may have made it; it waits for what another one makes; it has told a caller of it.
+Stage = Literal["checking", "going", "waiting", "told"]
+# Plain HTTP inside the mesh: without this, httpx reads every public authority for each question.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 log = structlog.get_logger("fleet")
 
@@ -21,8 +29,9 @@ log = structlog.get_logger("fleet")
 class Peers:
     """The other controllers of the pool.
 
-    Each writes its own intent first and reads the others' then: of two that have the same order
-    at once, at least one sees the other, and the one with the lower address goes on.
+    Each writes its own intent first and asks the others then: of two that have the same order at
+    once, at least one sees the other. The one that has not asked yet gives way to one that has;
+    of two that are both asking, the one with the lower address goes on, once the other gave way.
 
     Args:
         own: this controller's mesh address.
@@ -42,22 +51,40 @@ class Peers:
         Raises:
             Refusal: `order_elsewhere`.
         """
-        claims = await asyncio.gather(*(self._claims(other, vm) for other in self.others))
-        for other, claimed in zip(self.others, claims, strict=True):
-            if claimed and other < self.own:
+        await asyncio.gather(*(self._check(other, vm) for other in self.others))
+
+    async def stages(self, vm: str) -> frozenset[Stage]:
+        """How far other controllers are with a VM; empty when none that answers knows of it."""
+        found = await asyncio.gather(*(self.stage(other, vm) for other in self.others))
+        return frozenset(stage for stage in found if stage is not None)
+
+    async def _check(self, other: IPv4Address, vm: str) -> None:
+        while stage := await self.stage(other, vm):
+            if stage == "going" or (stage == "checking" and other < self.own):
                 raise Refusal(
                     f"vm {vm} is being made by the controller at {other}",
                     code="order_elsewhere",
                     constraint="one controller for an order",
                     hint="ask again: what it made is found then",
                 )
+            if stage != "checking":
+                return
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def _claims(self, other: IPv4Address, vm: str) -> bool:
+    async def stage(self, other: IPv4Address, vm: str) -> Stage | None:
+        """How far one of the others is with a VM; None when it does not know of it, or is silent.
+
+        Args:
+            other: its address.
+            vm: the VM.
+        """
         try:
-            transport = httpx.AsyncHTTPTransport(local_address=str(self.own))
+            transport = httpx.AsyncHTTPTransport(verify=NO_TLS, local_address=str(self.own))
             async with httpx.AsyncClient(transport=transport, timeout=SECONDS) as client:
                 answer = await client.get(f"http://{other}:{self.port}/v1/intents/{vm}")
-        except httpx.HTTPError as error:
+                if answer.status_code != httpx.codes.OK:
+                    return None
+                return cast(Stage, answer.json().get("stage", "going"))
+        except (httpx.HTTPError, ValueError) as error:
             log.warning("controller not asked", controller=str(other), error=str(error))
-            return False
-        return answer.status_code == httpx.codes.OK
+            return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import structlog
 
@@ -14,7 +16,7 @@ from ppn.fleet.removing import Remover
 
 POLL_SECONDS = 5.0
 CALL_SECONDS = 30.0
-# What an earlier process sent is not on its way to an agent for longer than this.
+# What a call that ended without an answer sent is not on its way to an agent for longer than this.
 SETTLE_SECONDS = 10.0
 
 log = structlog.get_logger("fleet")
@@ -25,38 +27,78 @@ class Recovery:
     """Brings every open intent to its end (FLEET-19).
 
     A VM of its own stays if its node has it. A batch that was not whole when the controller stopped
-    is taken back: nobody was told that it exists.
+    is taken back, unless another controller was asked for it since: nobody was told that it exists.
 
     Args:
         maker: has the journal, and says what is under way.
         remover: takes back.
+        idle: intents that nobody works on, and since when.
     """
 
     maker: Maker
     remover: Remover
+    idle: dict[Intent, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Go on for ever; what cannot be decided now is tried again."""
-        await asyncio.sleep(SETTLE_SECONDS)
         while True:
-            for intent in self.maker.journal.intents.values():
-                if intent.id not in self.maker.under_way:
-                    await self._decide(intent)
+            await self.look()
             await asyncio.sleep(POLL_SECONDS)
+
+    async def look(self) -> None:
+        """Decide what can be decided now; a node that is silent holds up its own VMs alone."""
+        now = self.maker.clock()
+        intents = [one for one in self.maker.journal.intents.values() if not self._busy(one)]
+        self.idle = {one: self.idle.get(one, now) for one in intents}
+        ready = [one for one, since in self.idle.items() if now - since >= SETTLE_SECONDS]
+        ready.sort(key=lambda one: one.node)
+        nodes = [tuple(group) for _, group in groupby(ready, key=lambda one: one.node)]
+        await asyncio.gather(*(self._decide_all(group) for group in nodes))
+
+    def _busy(self, intent: Intent) -> bool:
+        """Whether this process is at it; a VM that is made waits for the rest of its batch."""
+        return intent.id in self.maker.under_way or intent.batch in self.maker.open_batches
+
+    async def _decide_all(self, intents: Iterable[Intent]) -> None:
+        for intent in intents:
+            # Those before it took their time: it may have ended, or begun anew.
+            if self.maker.journal.intents.get(intent.id) == intent and not self._busy(intent):
+                await self._decide(intent)
 
     async def _decide(self, intent: Intent) -> None:
         asked = Asked(f"recovery-{intent.id}"[:64], self.maker.clock() + CALL_SECONDS)
         try:
             if intent.batch:
-                await self.remover.remove_from(intent.id, intent.node, asked)
-                outcome = "taken back"
+                outcome = await self._taken_back(intent, asked)
             else:
                 outcome = await self._outcome(intent, asked)
+            await asyncio.to_thread(self.maker.journal.end, intent.id)
         except PpnError as error:
             log.info("not decided yet", vm=intent.id, node=intent.node, error=error.message)
             return
-        await asyncio.to_thread(self.maker.journal.end, intent.id)
+        except Exception:
+            # A full disk, or an answer that is none, must not end the recovery of all the others.
+            log.exception("not decided yet", vm=intent.id, node=intent.node)
+            return
         log.info("decided", vm=intent.id, node=intent.node, outcome=outcome)
+
+    async def _taken_back(self, intent: Intent, asked: Asked) -> str:
+        """Remove a VM of a batch, unless a caller of another controller was told of it.
+
+        Raises:
+            PpnError: it could not be removed, or another controller is at it now.
+        """
+        stages = await self.maker.peers.stages(intent.id)
+        if "told" in stages:
+            registry, now = self.maker.registry, self.maker.clock()
+            registry.check_warm(now)
+            # What a caller was told of may be on another node; then this one is of no use.
+            if {held.node for held in registry.find(intent.id, now)} <= {intent.node}:
+                return "kept"
+        elif stages:
+            raise PpnError(f"vm {intent.id} is asked for elsewhere", code="order_elsewhere")
+        await self.remover.remove_from(intent.id, intent.node, asked)
+        return "taken back"
 
     async def _outcome(self, intent: Intent, asked: Asked) -> str:
         """What became of a single VM, as its node says.

@@ -152,7 +152,9 @@ class Remover:
         Raises:
             PpnError: see `Nodes.ask`.
         """
-        known = self.registry.nodes[node]
+        known = self.registry.nodes.get(node)
+        if known is None:
+            raise PpnError(f"node {node} is not in the inventory any more", code="node_unknown")
         session = known.heartbeat.session if known.heartbeat is not None else ""
         return await self.nodes.ask(
             Call(

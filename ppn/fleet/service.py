@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.fleet.batches import Batches
 from ppn.fleet.identity import vm_id
 from ppn.fleet.journal import Journal
@@ -74,6 +74,27 @@ class Service:
             raise
         self.counts.orders.labels("made" if made.fresh else "found").inc()
         return made
+
+    async def destroy(self, vm: str, asked: Asked) -> tuple[str, ...]:
+        """Have a VM removed; returns the nodes on which nothing of it is left now.
+
+        Args:
+            vm: its id.
+            asked: who waits.
+
+        Raises:
+            Refusal: `vm_busy`: it is being made just now; a node asked too early would say that
+                nothing is there, and make it after.
+            PpnError: see `Remover.remove`.
+        """
+        if vm in self.maker.under_way:
+            raise Refusal(
+                f"vm {vm} is being made",
+                code="vm_busy",
+                constraint="one operation on a VM at a time",
+                hint="ask again once it is made",
+            )
+        return await self.remover.remove(vm, asked)
 
 
 def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from ppn.host.spec import IMAGE_PATTERN, Disk
 from ppn.wire.heartbeat import MANY, Alert, VmReport
@@ -58,6 +59,15 @@ class VmOrder(Wire):
     name: str | None = Field(default=None, max_length=253)
     ssh_keys: Annotated[tuple[str, ...], Field(strict=False, max_length=64)] = ()
     user_data: dict[str, JsonValue] | None = None
+
+    @field_validator("user_data")
+    @classmethod
+    def _check_sendable(cls, data: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        try:
+            json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+        except ValueError as error:
+            raise ValueError("holds what JSON cannot say: a number or a character") from error
+        return data
 
 
 class BatchOrder(Wire):

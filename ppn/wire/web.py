@@ -108,6 +108,16 @@ def add_problem_handlers(app: FastAPI) -> None:
             log.warning("failed", code=error.code, error=error.message)
         return problem_response(error, correlation_of(request))
 
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # Starlette raises it again behind this answer, and the server logs it with its trace.
+        failure = PpnError(
+            "the service failed in a way nobody foresaw",
+            code="internal",
+            hint="see the service's log for the correlation id",
+        )
+        return problem_response(failure, correlation_of(request))
+
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         found = [

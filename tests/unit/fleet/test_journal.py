@@ -79,6 +79,27 @@ def test_it_does_not_grow_without_end(path: Path, monkeypatch: pytest.MonkeyPatc
     assert found(path) == {"vm-kept"}
 
 
+def test_no_room_to_write_it_anew_is_made_good_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end that is on disk is no failure, and what follows is kept once there is room."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ppn.fleet.journal.COMPACT_LINES", 1)
+    with Journal(path) as journal:
+        journal.intend(intent("vm-a"), intent("vm-b"))
+        with monkeypatch.context() as patched:
+            patched.setattr("ppn.fleet.journal.write_atomic", full)
+            journal.end("vm-a")
+            with pytest.raises(OSError, match="No space"):
+                journal.intend(intent("vm-c"))
+        journal.intend(intent("vm-d"))
+        assert set(journal.intents) == {"vm-b", "vm-d"}
+    assert found(path) == {"vm-b", "vm-d"}
+
+
 def test_a_damaged_line_is_not_guessed_at(path: Path) -> None:
     with Journal(path) as journal:
         journal.intend(intent("vm-a"))

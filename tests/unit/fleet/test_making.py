@@ -1,0 +1,202 @@
+"""Making VMs when something goes wrong: nothing doubled, nothing of others touched, no leak."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ppn.errors import PpnError, Refusal
+from ppn.fleet.nodes import Call, OutcomeUnknown
+from ppn.wire.fleet import VmOrder
+from tests.unit.fleet.controllers import (
+    BATCH,
+    FIRST,
+    KEY,
+    ORDER,
+    PAIR,
+    SECOND,
+    Parts,
+    intent,
+)
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
+    """A controller whose waits are short."""
+    monkeypatch.setattr("ppn.fleet.making.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("ppn.fleet.peers.POLL_SECONDS", 0.01)
+    made = Parts(tmp_path / "intents.jsonl")
+    with made.journal:
+        yield made
+
+
+@pytest.mark.parametrize("code", ["order_elsewhere", "vm_exists"])
+def test_a_batch_that_fails_takes_back_nothing_of_others(parts: Parts, code: str) -> None:
+    """FLEET-12: what another controller makes under the same id is not of this batch."""
+    if code == "order_elsewhere":
+        parts.peers.says = ["going"]
+
+    def refused(call: Call) -> None:
+        if call.method == "POST":
+            raise Refusal("there", code=code, constraint="the test")
+
+    parts.nodes.before = refused
+    with pytest.raises(Refusal) as caught:
+        asyncio.run(parts.batches.make(PAIR, KEY, parts.asked()))
+    assert caught.value.code == code
+    assert "DELETE" not in parts.nodes.methods() and not parts.journal.intents
+    assert not parts.registry.vms(parts.clock())
+
+
+def test_the_same_batch_again_joins_the_one_under_way(parts: Parts) -> None:
+    """FLEET-19: also while it is being taken back; both callers are told the same."""
+
+    def second_fails(call: Call) -> None:
+        if call.method == "POST" and call.body is not None and call.body["name"] == SECOND:
+            raise Refusal("no", code="spec_invalid", constraint="the test")
+
+    async def both() -> list[Any]:
+        going = asyncio.Event()
+
+        async def wait() -> None:
+            going.set()
+            await asyncio.sleep(0.1)
+
+        def slow(call: Call) -> Any:
+            second_fails(call)
+            return wait() if call.method == "DELETE" else None
+
+        parts.nodes.before = slow
+        first = asyncio.create_task(parts.batches.make(PAIR, KEY, parts.asked()))
+        await going.wait()
+        again = asyncio.create_task(parts.batches.make(PAIR, KEY, parts.asked()))
+        return list(await asyncio.gather(first, again, return_exceptions=True))
+
+    results = asyncio.run(both())
+    assert [getattr(one, "code", one) for one in results] == ["spec_invalid"] * 2
+    assert not parts.nodes.vms and not parts.journal.intents and not parts.batches.under_way
+
+
+def test_what_is_to_be_taken_back_is_not_answered_as_found(parts: Parts) -> None:
+    """A VM of a batch that failed may be there still; its order waits until it is gone."""
+    parts.nodes.vms.add(FIRST)
+    parts.journal.intend(intent(FIRST, batch=BATCH))
+    with pytest.raises(Refusal) as caught:
+        asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert caught.value.code == "vm_undecided"
+
+
+def test_what_nobody_foresaw_leaks_no_reservation(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under the journal: the room is free again with the heartbeats."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parts.journal, "intend", full)
+    with pytest.raises(OSError, match="No space"):
+        asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    parts.clock.ahead += 11
+    parts.beat()
+    assert not parts.registry.find(FIRST, parts.clock())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
+def test_an_order_that_cannot_be_sent_is_refused(value: object) -> None:
+    """NP-04's rule: JSON readers take these, and no request can carry them."""
+    with pytest.raises(ValidationError, match="JSON"):
+        VmOrder.model_validate({**ORDER.model_dump(), "user_data": {"x": [value]}})
+
+
+def test_a_node_that_stays_busy_does_not_hold_a_caller_for_ever(parts: Parts) -> None:
+    """The deadline holds, whatever the node answers."""
+
+    def busy(call: Call) -> None:
+        if call.method == "POST":
+            raise Refusal("at it", code="vm_busy", constraint="the test")
+
+    parts.nodes.before = busy
+
+    async def bounded() -> None:
+        async with asyncio.timeout(5):
+            await parts.maker.make(FIRST, ORDER, parts.asked(0.2))
+
+    with pytest.raises(OutcomeUnknown):
+        asyncio.run(bounded())
+
+
+def test_a_failure_half_way_is_no_refusal(parts: Parts) -> None:
+    """The node is asked what it has before another one is; a refusal is believed at once."""
+
+    def times_out(call: Call) -> None:
+        if call.method == "POST":
+            parts.nodes.vms.add(FIRST)
+            raise PpnError("libvirt is silent", code="libvirt_timeout")
+
+    parts.nodes.before = times_out
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert (made.placed.node, parts.nodes.methods()) == ("a", ["POST", "GET"])
+
+
+def test_an_agent_that_was_not_asked_is_passed_over(parts: Parts) -> None:
+    """The next candidate has it made, without another question to the first."""
+
+    def down(call: Call) -> None:
+        if call.node == "a":
+            raise PpnError("down", code="agent_unavailable")
+
+    parts.nodes.before = down
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert (made.placed.node, parts.nodes.methods()) == ("b", ["POST", "POST"])
+
+
+def test_the_key_of_another_order_is_refused(parts: Parts) -> None:
+    """FLEET-19: vCPUs and memory may have been changed since, a root disk never is."""
+    asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    resized = ORDER.model_copy(update={"vcpus": 4})
+    assert asyncio.run(parts.maker.make(FIRST, resized, parts.asked())).fresh is False
+    for changed in ({"disk_gib": 20}, {"label": "db"}, {"image": "other"}):
+        with pytest.raises(Refusal) as caught:
+            other = ORDER.model_copy(update=changed)
+            asyncio.run(parts.maker.make(FIRST, other, parts.asked()))
+        assert caught.value.code == "order_differs"
+
+
+def test_of_two_controllers_one_goes_on(parts: Parts) -> None:
+    """Also when the one with the higher address had asked before the other wrote its intent."""
+    lower, higher = parts.peers.own - 1, parts.peers.own + 1
+    table: list[tuple[Any, list[Any], bool]] = [
+        (lower, ["checking"], False),
+        (lower, ["going"], False),
+        (higher, ["going"], False),
+        (higher, ["checking", "going"], False),
+        (higher, ["checking", "checking", None], True),
+        (higher, ["told"], True),
+        (lower, ["waiting"], True),
+        (lower, [None], True),
+    ]
+    for other, says, goes in table:
+        parts.peers.others, parts.peers.says = (other,), says
+        if goes:
+            asyncio.run(parts.peers.check_alone(FIRST))
+            continue
+        with pytest.raises(Refusal) as caught:
+            asyncio.run(parts.peers.check_alone(FIRST))
+        assert caught.value.code == "order_elsewhere"
+
+
+def test_a_controller_says_how_far_it_is(parts: Parts) -> None:
+    stages: list[object] = [parts.maker.stage(FIRST)]
+
+    async def note() -> None:
+        stages.append(parts.maker.stage(FIRST))
+
+    parts.nodes.before = lambda call: note()
+    asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert [*stages, parts.maker.stage(FIRST)] == [None, "going", "told"]
