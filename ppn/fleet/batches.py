@@ -87,8 +87,8 @@ class Batches:
         if failed:
             await self._take_back(tuple(vms), whole)
             raise failed[0]
-        self.maker.tell(*vms)
         await asyncio.to_thread(self.maker.journal.end, *vms)
+        self.maker.tell(*vms)
         made = [result for result in results if isinstance(result, Made)]
         return BatchAnswer(
             id=batch,

@@ -34,6 +34,7 @@ NOT_ASKED = frozenset(
     {"agent_busy", "agent_unavailable", "node_busy", "node_unknown", "node_unreachable"}
     | {"tls_unusable"}
 )
+UNSETTLED = frozenset({"creating", "unknown"})
 # How many VMs a controller remembers to have told a caller of.
 TOLD_KEPT = 65536
 
@@ -259,25 +260,40 @@ class Maker:
             try:
                 answer = await self.nodes.ask(self._spawn(reservation, body, asked))
                 return VmReport.model_validate(answer["vm"], strict=False)
-            except OutcomeUnknown:
-                open_before = True
-                if asked.deadline - self.clock() <= 2 * RETRY_SECONDS:
-                    raise
+            except OutcomeUnknown as error:
+                open_now: PpnError = error
             except PpnError as error:
                 # An earlier call may have been carried out all the same: the node is asked.
                 if error.code != "vm_busy" and not open_before and surely_not_done(error):
                     raise
-                report = await self._look(vm, reservation.node, asked)
-                if report is None and error.code != "vm_busy":
-                    raise
-                if report is not None and report.state not in ("creating", "unknown"):
+                report = await self._settled(reservation, error, asked)
+                if report is not None:
                     return report
-                if asked.deadline - self.clock() <= 2 * RETRY_SECONDS:
-                    raise OutcomeUnknown(
-                        f"vm {vm} is still at work on node {reservation.node}: {error.message}",
-                        hint="ask again",
-                    ) from error
+                open_now = error
+            open_before = True
+            if asked.deadline - self.clock() <= 2 * RETRY_SECONDS:
+                raise OutcomeUnknown(
+                    f"what becomes of vm {vm} is open: {open_now.message}", hint="ask again"
+                ) from open_now
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _settled(
+        self, reservation: Reservation, error: PpnError, asked: Asked
+    ) -> VmReport | None:
+        """The VM, if its node has it by now; None while that is open.
+
+        Raises:
+            PpnError: `error` itself: the node has nothing of it, nor anything to make it from.
+        """
+        if error.code in NOT_ASKED:
+            return None
+        try:
+            report = await self._look(reservation.vm, reservation.node, asked)
+        except OutcomeUnknown:
+            return None
+        if report is None and error.code != "vm_busy":
+            raise error
+        return report if report is not None and report.state not in UNSETTLED else None
 
     def _spawn(self, reservation: Reservation, body: dict[str, Any], asked: Asked) -> Call:
         return Call(

@@ -15,12 +15,12 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.host.agent.policy import Role, check_operation, needs_ticket, role_of
 from ppn.host.agent.service import vm_of
 from ppn.host.agent.table import AgentBusy
 from ppn.host.agent.tickets import Tickets
-from ppn.wire.agent import Operation, Question, Request, Response, Spawn
+from ppn.wire.agent import Operation, Question, Request, Response, ShowVm, Spawn
 from ppn.wire.frames import PREFIX_BYTES, FrameInvalid, encode_frame, payload_length
 from ppn.wire.model import malformed
 from ppn.wire.problems import problem_of
@@ -226,6 +226,8 @@ class Server:
         check_operation(role, request.body)
         if needs_ticket(role, request.body):
             self._tickets.spend(request.ticket)
+        # A spawn that waits for its turn has left no mark on the node that a look would find.
+        begun = isinstance(request.body, ShowVm) and request.body.vm in self._spawns
         answer = self._begin(request)
         await asyncio.wait({answer}, timeout=request.deadline_seconds)
         if not answer.done():
@@ -237,6 +239,13 @@ class Server:
             )
         error = answer.exception()
         if isinstance(error, PpnError):
+            if begun and error.code == "vm_unknown":
+                raise Refusal(
+                    f"vm {vm_of(request.body)} is about to be made",
+                    code="vm_busy",
+                    constraint="one operation per VM",
+                    hint="ask again when it has ended",
+                ) from error
             raise error
         if error is not None:
             raise PpnError(

@@ -131,6 +131,21 @@ def test_a_node_that_stays_busy_does_not_hold_a_caller_for_ever(parts: Parts) ->
         asyncio.run(bounded())
 
 
+def test_an_open_answer_is_waited_out_on_its_node(parts: Parts) -> None:
+    """A node that is busy or away after a lost answer has not said that it made nothing."""
+    says = ["agent_timeout", "node_busy", "node_unreachable", ""]
+
+    def lost(call: Call) -> None:
+        if code := says.pop(0) if says else "":
+            if code == "agent_timeout":
+                raise OutcomeUnknown("lost")
+            raise PpnError(code, code=code)
+
+    parts.nodes.before = lost
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert {call.node for call in parts.nodes.calls} == {made.placed.node} and not says
+
+
 def test_a_failure_half_way_is_no_refusal(parts: Parts) -> None:
     """The node is asked what it has before another one is; a refusal is believed at once."""
 
