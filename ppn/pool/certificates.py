@@ -230,6 +230,8 @@ def reasons_to_sign(
         reasons.append("the inventory names it otherwise")
     if not is_signed_by(certificate, authority):
         reasons.append("another authority signed it")
+    if certificate.not_valid_before_utc > now:
+        reasons.append(f"it begins on {certificate.not_valid_before_utc:%Y-%m-%d}")
     if is_due(certificate, now):
         reasons.append(f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}")
     return tuple(reasons)

@@ -134,6 +134,7 @@ def test_what_was_just_signed_needs_no_signature() -> None:
         {"subject": Subject("server", ip_address("10.8.0.3"), SERVER.roles)},
         {"subject": Subject("other", SERVER.address, SERVER.roles)},
         {"authority": authority().certificate},
+        {"now": NOW - timedelta(days=1)},
         {"now": NOW + LIFETIME * 0.7},
         {"now": NOW + LIFETIME * 2},
     ],
