@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -44,10 +44,12 @@ class NetworkChange:
     Args:
         network: the node's; None when it has none, and then nothing happens here.
         guests: per VM what it holds.
+        loaded: rules for another record than this have been put in force.
     """
 
     network: NodeNetwork | None
     guests: Mapping[str, Guest]
+    loaded: bool = False
 
     def grant(self, spec: VmSpec, uuid: str, own: Lease | None) -> Lease | None:
         """What a VM gets; its rules are in force, and its sidecar is for the caller to write.
@@ -61,12 +63,14 @@ class NetworkChange:
         others = [guest.lease for name, guest in self.guests.items() if name != spec.name]
         lease = choose_lease(spec, self.network, others, own)
         guests = {**self.guests, spec.name: Guest(interface_of(uuid), lease)}
+        self.loaded = True
         _load(self.network, guests.values())
         return lease
 
     def withdraw(self, name: str) -> None:
         """Close all that leads to a VM; its sidecar is for the caller to remove."""
         if self.network is not None:
+            self.loaded = True
             _load(self.network, [guest for vm, guest in self.guests.items() if vm != name])
 
     def restore(self) -> None:
@@ -88,7 +92,15 @@ def network_change(paths: Paths) -> Iterator[NetworkChange]:
     """
     with node_lock(paths.network_lock, timeout=LOCK_SECONDS):
         network = read_network(paths, read_settings(paths.settings))
-        yield NetworkChange(network, dict(_guests(paths)) if network is not None else {})
+        change = NetworkChange(network, dict(_guests(paths)) if network is not None else {})
+        try:
+            yield change
+        except BaseException:
+            if change.loaded:
+                # The record may not have been written: its rules are the ones that hold.
+                with suppress(PpnError):
+                    NetworkChange(network, dict(_guests(paths))).restore()
+            raise
 
 
 def synchronise(paths: Paths) -> NetworkChange:
