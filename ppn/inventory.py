@@ -16,6 +16,8 @@ DEFAULT_INTERFACE = "ppn0"
 DEFAULT_PORT = 51820
 # Where path keepers listen, on probe addresses only; WireGuard itself cannot have this port.
 KEEPER_PORT = 51821
+# Of the pool's own services on mesh addresses: none of them may lead to a guest.
+SERVICE_PORTS = frozenset({9180, 9203, 9204, 9221})
 # The bridge of a hypervisor's VMs, the same on every node.
 VM_BRIDGE = "ppnvm0"
 # Probe addresses lie here: see `ppn.mesh.peers`.

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ppn.host.lease import Lease
 from ppn.host.spec import ADDRESS_PATTERN, Protocol, VmSpec
-from ppn.inventory import DEFAULT_INTERFACE, SMALLEST_VM_RANGE
+from ppn.inventory import DEFAULT_INTERFACE, SERVICE_PORTS, SMALLEST_VM_RANGE
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -71,6 +71,8 @@ class Settings(Frozen):
     def _check_ports(self) -> Self:
         if self.port_first > self.port_last:
             raise ValueError(f"port_first {self.port_first} is above port_last {self.port_last}")
+        if own := [p for p in sorted(SERVICE_PORTS) if self.port_first <= p <= self.port_last]:
+            raise ValueError(f"port {own[0]} is for a service of the pool itself")
         return self
 
 

@@ -278,6 +278,7 @@ def test_descriptions_that_break_their_own_rules(fields: dict[str, object]) -> N
         {"mesh_address": "10.8.0"},
         {"port_first": 30001, "port_last": 30000},
         {"port_first": 80},
+        {"port_first": 9000},
     ],
 )
 def test_settings_that_make_no_network(fields: dict[str, object]) -> None:
