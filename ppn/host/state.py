@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from ppn.host.numa import pinning_support
 from ppn.host.paths import Paths
 from ppn.host.ports import listening
 from ppn.host.settings import read_settings
+from ppn.host.spec import NAME_PATTERN
 from ppn.host.topology import read_memory, read_topology
 from ppn.host.vm_state import NodeFacts, VmReading, read_vm
 from ppn.inventory import VM_BRIDGE
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 CALL_SECONDS = 120.0
+VM_NAME = re.compile(NAME_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,8 @@ def _images(paths: Paths) -> tuple[tuple[Image, ...], tuple[Problem, ...]]:
 def _vms(
     paths: Paths, domains: Domains, ledger: LedgerStatus, facts: NodeFacts
 ) -> tuple[VmReading, ...]:
-    managed = {name for name, facts in domains.facts.items() if facts.owner is not None}
-    with_sidecar = {folder.name for folder in _folders(paths.vms) if paths.vm(folder.name).known}
+    managed = {name for name, facts in domains.facts.items() if _is_ours(facts)}
+    with_sidecar = {folder.name for folder in _folders(paths.vms) if _is_vm(paths, folder)}
     return tuple(
         read_vm(
             paths,
@@ -211,13 +214,23 @@ def _vms(
     )
 
 
+def _is_ours(facts: DomainFacts) -> bool:
+    """Whether a domain is a VM of ours; a clone by hand copies the mark, under any name."""
+    return facts.owner is not None and VM_NAME.fullmatch(facts.name) is not None
+
+
+def _is_vm(paths: Paths, folder: Path) -> bool:
+    """Whether a folder is a VM's; a copy by hand, `web.old`, is called as no VM can be."""
+    return VM_NAME.fullmatch(folder.name) is not None and paths.vm(folder.name).known
+
+
 def _unmanaged(paths: Paths, domains: Domains) -> tuple[Unmanaged, ...]:
-    foreign = [name for name, facts in domains.facts.items() if facts.owner is None]
+    foreign = [name for name, facts in domains.facts.items() if not _is_ours(facts)]
     managed = domains.facts.keys() - set(foreign)
     strays = [
         folder.name
         for folder in _folders(paths.vms)
-        if not paths.vm(folder.name).known and folder.name not in managed
+        if not _is_vm(paths, folder) and folder.name not in managed
     ]
     return (
         *(Unmanaged(name=name, kind="domain") for name in sorted(foreign)),

@@ -48,7 +48,12 @@ def run(paths: Paths) -> None:
     uid, gid = proxy_ids(settings.proxy_user)
     try:
         with node_lock(paths.lock, timeout=LOCK_SECONDS):
-            asyncio.run(Agent(paths, settings).serve(uid, gid))
+            agent = Agent(paths, settings)
+            try:
+                asyncio.run(agent.serve(uid, gid))
+            finally:
+                # Who holds the lock next must meet no work of ours.
+                agent.finish()
     except NodeBusy as error:
         raise AgentUnavailable(
             f"another agent or a ppn host command is changing this node: {error.message}",
@@ -74,6 +79,7 @@ class Agent:
         self._eyes = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node = settings.node
+        self._server: Server | None = None
 
     async def serve(self, uid: int | None, gid: int | None) -> None:
         """Put the node in order, then serve until told to stop.
@@ -92,7 +98,7 @@ class Agent:
             self._loop.add_signal_handler(number, stopping.set)
         notify(f"EXTEND_TIMEOUT_USEC={START_SECONDS * 1_000_000}", "STATUS=puts the node in order")
         await self._loop.run_in_executor(self._eyes, self._observer.prepare)
-        server = Server(self._service.do, self._tickets, proxy_uid=uid)
+        server = self._server = Server(self._service.do, self._tickets, proxy_uid=uid)
         await server.listen(self._paths.agent_socket, gid)
         beating = self._loop.create_task(self._heart.run())
         alive = self._loop.create_task(_say_alive())
@@ -108,6 +114,12 @@ class Agent:
             beating.result()
         beating.cancel()
         log.info("stopped")
+
+    def finish(self) -> None:
+        """Wait for what is at work still; what had not begun is dropped."""
+        self._eyes.shutdown(cancel_futures=True)
+        if self._server is not None:
+            self._server.finish()
 
     async def _look(self) -> Heartbeat | None:
         if self._loop is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from ppn.durable import write_atomic
 from ppn.errors import PpnError
 from ppn.host.agent.alerts import Look, alerts
 from ppn.host.agent.processes import strange_qemus
-from ppn.host.agent.recovery import REASONS, Task, tasks
+from ppn.host.agent.recovery import REASONS, Task, Tries, tasks
 from ppn.host.agent.report import heartbeat
 from ppn.host.agent.service import LOOK_SECONDS, Service
 from ppn.host.agent.tickets import Tickets
@@ -53,10 +54,13 @@ class Observer:
         self._node = node
         self._uri = uri
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._before: Look | None = None
         self._alerts: tuple[Alert, ...] = ()
         self._sequence = 0
         self._unfinished: dict[str, str] = {}
+        self._tries = Tries()
+        self._seen = False
         self._boot_id = read_boot_id(service.paths)
         self._rebooted = True
 
@@ -101,8 +105,8 @@ class Observer:
     def report(self) -> dict[str, Any]:
         """The answer to `node`: a look of its own, so that it is never old."""
         table = self._service.table
-        with self._lock:
-            node = self._heartbeat(self._take())
+        # Without the lock: to put the node in order takes as long as its VMs take to start.
+        node = self._heartbeat(self._take())
         report = AgentReport(node=node, operations=table.going(), holds=table.aggregate.holds)
         return report.model_dump(mode="json")
 
@@ -112,8 +116,9 @@ class Observer:
         busy = table.changed_since(mark)
         # Listed before the node is read: what ends meanwhile is seen there or counted here.
         in_flight = table.in_flight()
-        node = read_state(self._service.paths, self._uri, deadline=LOOK_SECONDS)
-        strange = strange_qemus(self._service.paths)
+        with as_errors("read the node"):
+            node = read_state(self._service.paths, self._uri, deadline=LOOK_SECONDS)
+            strange = strange_qemus(self._service.paths)
         return Look(node, busy | table.changed_since(mark), strange, in_flight)
 
     def _judge(self, look: Look) -> None:
@@ -129,31 +134,49 @@ class Observer:
         self._before, self._alerts = look, found
 
     def _heartbeat(self, look: Look) -> Heartbeat:
-        self._sequence += 1
+        with self._telling:
+            self._sequence += 1
+            sequence = self._sequence
         return heartbeat(
             look.node,
             name=self._node,
             session=self._tickets.session,
-            sequence=self._sequence,
+            sequence=sequence,
             in_flight=look.in_flight,
             alerts=self._alerts,
             settling=self._service.settling.vms(),
         )
 
     def _tasks(self, node: NodeState, busy: frozenset[str]) -> tuple[Task, ...]:
-        return tasks(node, rebooted=self._rebooted, unfinished=self._unfinished, busy=busy)
+        return tasks(
+            node,
+            rebooted=self._rebooted,
+            unfinished=self._unfinished,
+            busy=busy,
+            owed=self._tries.owed if self._seen else None,
+        )
 
     def _put_in_order(self, look: Look) -> bool:
-        """Do what has to be done; once libvirt has answered, what ran before is not asked again."""
-        found = self._tasks(look.node, look.busy)
-        for task in found:
-            self._repair(task)
+        """Do what has to be done; what ran before is asked again only for a VM that failed."""
+        wanted = self._tasks(look.node, look.busy)
         if look.node.libvirt.ok:
-            self._unfinished = {}
-            self._remember_boot()
+            self._tries.forget_all_but({task.vm for task in wanted} | look.busy)
+        resting = self._tries.resting(time.monotonic())
+        found = [task for task in wanted if task.vm not in resting]
+        for task in found:
+            if self._repair(task):
+                self._tries.done(task.vm)
+            else:
+                vm = look.node.vm(task.vm)
+                self._tries.failed(task.vm, vm.uuid if vm is not None else None, time.monotonic())
+        if look.node.libvirt.ok:
+            self._seen = True
+            if not self._tries.owed:
+                self._unfinished = {}
+                self._remember_boot()
         return bool(found)
 
-    def _repair(self, task: Task) -> None:
+    def _repair(self, task: Task) -> bool:
         def still(node: NodeState) -> Task | None:
             vms = self._tasks(node, frozenset())
             return next((other for other in vms if other.vm == task.vm), None)
@@ -163,8 +186,9 @@ class Observer:
             self._service.repair(task, still)
         except PpnError as error:
             bound.error("vm not put in order", code=error.code, error=str(error))
-        else:
-            bound.info("vm put in order")
+            return False
+        bound.info("vm put in order")
+        return True
 
     def _last_boot(self) -> str:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ppn.host.paths import Paths
 
@@ -20,17 +21,22 @@ class Process:
 
 def strange_qemus(paths: Paths) -> frozenset[Process]:
     """QEMU processes that libvirt has no record of."""
-    known = {_number(file.read_text()) for file in paths.pid_file("x").parent.glob("*.pid")}
+    known = {_number(_text(file)) for file in paths.pid_file("x").parent.glob("*.pid")}
     found: set[Process] = set()
     for folder in paths.procfs.glob("[0-9]*"):
-        try:
-            name, _, rest = (folder / "stat").read_text().rpartition(")")
-        except OSError:
-            # It ended between the listing and this look.
-            continue
+        name, _, rest = _text(folder / "stat").rpartition(")")
         if name.partition("(")[2].startswith(QEMU_COMM) and int(folder.name) not in known:
             found.add(Process(int(folder.name), int(rest.split()[19])))
     return frozenset(found)
+
+
+def _text(path: Path) -> str:
+    try:
+        # A process may call itself what is no text at all.
+        return path.read_text(errors="replace")
+    except OSError:
+        # It ended between the listing and this look.
+        return ""
 
 
 def _number(text: str) -> int:

@@ -21,6 +21,9 @@ class Repair(StrEnum):
     START = "start"
 
 
+AGAIN_SECONDS = 10.0
+MOST_TRIES = 30
+
 REASONS = {
     Repair.FINISH: "it was made, and only the record of it was missing",
     Repair.TAKE_BACK: "its creation was cut short, and nobody was told that it exists",
@@ -38,12 +41,54 @@ class Task:
     spec: VmSpec
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Repairs of one VM that failed: its identity, how many, and when the last one did."""
+
+    uuid: str | None
+    count: int
+    last: float
+
+
+class Tries:
+    """Repairs that failed: each is tried again, but not at once and not for ever.
+
+    libvirt may end while the node is put in order, and a VM that ran is not to stay down for it.
+    """
+
+    def __init__(self) -> None:
+        self._failed: dict[str, Failure] = {}
+
+    def failed(self, vm: str, uuid: str | None, now: float) -> None:
+        """Note that a VM's repair failed, at a reading of a clock."""
+        before = self._failed.get(vm)
+        self._failed[vm] = Failure(uuid, before.count + 1 if before is not None else 1, now)
+
+    def done(self, vm: str) -> None:
+        """Note that a VM's repair succeeded."""
+        self._failed.pop(vm, None)
+
+    def forget_all_but(self, vms: Container[str]) -> None:
+        """Forget the VMs that somebody else has put in order."""
+        self._failed = {vm: one for vm, one in self._failed.items() if vm in vms}
+
+    def resting(self, now: float) -> frozenset[str]:
+        """The VMs that are let alone for now."""
+        return frozenset(vm for vm, one in self._failed.items() if now - one.last < AGAIN_SECONDS)
+
+    @property
+    def owed(self) -> dict[str, str | None]:
+        """The VMs, by identity, for which the boot and what it cut short are still remembered."""
+        return {vm: one.uuid for vm, one in self._failed.items() if one.count < MOST_TRIES}
+
+
 def tasks(
     node: NodeState,
     *,
     rebooted: bool,
     unfinished: Mapping[str, str],
     busy: Container[str] = frozenset(),
+    owed: Mapping[str, str | None] | None = None,
 ) -> tuple[Task, ...]:
     """What has to be put in order; a VM that runs is never stopped (HOST-06, HOST-07).
 
@@ -56,15 +101,17 @@ def tasks(
         rebooted: the node has booted since an agent last put it in order.
         unfinished: operations that were cut short, by VM.
         busy: VMs that an operation of this agent is changing.
+        owed: after the first look, the VMs whose repair failed then, by their identity: of no
+            other VM is asked any more what it was before.
     """
     if not node.libvirt.ok:
         return ()
-    found = (
-        task
-        for vm in node.vms
-        if vm.name not in busy
-        for task in _tasks(vm, rebooted, unfinished.get(vm.name))
-    )
+    found: list[Task] = []
+    for vm in node.vms:
+        if vm.name not in busy:
+            # A VM made anew under an old name is another one.
+            due = owed is None or (vm.name in owed and owed[vm.name] == vm.uuid)
+            found += _tasks(vm, rebooted and due, unfinished.get(vm.name) if due else None)
     return tuple(found)
 
 

@@ -82,6 +82,10 @@ class Lane:
         answer.add_done_callback(self._ended)
         return answer
 
+    def finish(self) -> None:
+        """Wait for what is at work; what had not begun is dropped."""
+        self._threads.shutdown(cancel_futures=True)
+
     def _ended(self, answer: Answer) -> None:
         self.going.discard(answer)
         # Somebody may have waited in vain: the error is in the log and the timeline already.
@@ -111,6 +115,7 @@ class Server:
         self._spawns: dict[str, tuple[Spawn, Answer]] = {}
         self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._closing = False
 
     async def listen(self, path: Path, gid: int | None) -> None:
         """Listen on a Unix socket that root and one group may open.
@@ -142,6 +147,7 @@ class Server:
             grace: seconds to wait.
         """
         path.unlink(missing_ok=True)
+        self._closing = True
         if self._server is not None:
             self._server.close()
         if going := self._changes.going | self._questions.going:
@@ -150,6 +156,11 @@ class Server:
         await asyncio.sleep(0)
         for writer in tuple(self._connections):
             writer.transport.abort()
+
+    def finish(self) -> None:
+        """Wait for the work that outlasted the grace of `close`; nothing more can be asked."""
+        self._changes.finish()
+        self._questions.finish()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uid = peer_uid(writer)
@@ -224,6 +235,13 @@ class Server:
 
     async def _result(self, role: Role, request: Request) -> dict[str, Any]:
         check_operation(role, request.body)
+        if self._closing:
+            # The node proxy keeps its lines; work begun now would be cut short, unanswered.
+            raise PpnError(
+                "the agent is stopping and takes nothing more",
+                code="agent_unavailable",
+                hint="ask again when it has started",
+            )
         if needs_ticket(role, request.body):
             self._tickets.spend(request.ticket)
         # A spawn that waits for its turn has left no mark on the node that a look would find.

@@ -43,27 +43,32 @@ class Recorder:
     def __init__(self, timelines: Timelines, vm: str, record: OperationRecord) -> None:
         self._timelines = timelines
         self._began = time.monotonic()
+        # A quick guest speaks while its operation ends, on another thread.
+        self._lock = threading.Lock()
         self.vm = vm
         self.record = record
         self.steps: list[Step] = []
 
     def step(self, name: str) -> None:
         """Say that a step begins, and with it that the one before has ended."""
-        self._close_step()
-        if len(self.steps) < STEPS_KEPT:
-            self.steps.append(Step(name=name, at_seconds=self._now))
-        self._keep()
+        with self._lock:
+            self._close_step()
+            if len(self.steps) < STEPS_KEPT:
+                self.steps.append(Step(name=name, at_seconds=self._now))
+            self._keep()
 
     def end(self, outcome: OperationRecord) -> None:
         """Say how it ended; the steps are added here."""
-        self._close_step()
-        self.record = outcome
-        self._keep()
+        with self._lock:
+            self._close_step()
+            self.record = outcome
+            self._keep()
 
     def guest_ran(self) -> None:
         """Say that the guest wrote its first byte, which is after the operation's end."""
-        self.steps.append(Step(name="first guest code", at_seconds=self._now, seconds=0.0))
-        self._keep()
+        with self._lock:
+            self.steps.append(Step(name="first guest code", at_seconds=self._now, seconds=0.0))
+            self._keep()
 
     @property
     def _now(self) -> float:

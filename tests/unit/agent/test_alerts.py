@@ -83,7 +83,12 @@ def test_strange_qemus_are_those_libvirt_does_not_know(tmp_path: Path) -> None:
         (tmp_path / f"proc/{pid}").mkdir(parents=True)
         fields = " ".join(["S", *(str(n) for n in range(1, 40))])
         (tmp_path / f"proc/{pid}/stat").write_text(f"{pid} ({name}) {fields}")
+    # What calls itself no text, and what ended meanwhile.
     (tmp_path / "proc/8").mkdir()
+    (tmp_path / "proc/9").mkdir()
+    (tmp_path / "proc/9/stat").write_bytes(b"9 (\xff\xfe) S 1")
     paths.pid_file("web").parent.mkdir(parents=True)
     paths.pid_file("web").write_text("5\n")
+    # Its domain ended between the listing and the look.
+    paths.pid_file("db").symlink_to("gone")
     assert strange_qemus(paths) == {Process(6, 19)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ppn.host.agent.recovery import Repair, tasks
+from ppn.host.agent.recovery import AGAIN_SECONDS, MOST_TRIES, Repair, Tries, tasks
 from ppn.host.model import LibvirtStatus
 from tests.unit.host.builders import make_node, make_spec, make_view
 
@@ -57,3 +57,35 @@ def test_nothing_is_done_to_what_is_being_changed_or_cannot_be_seen() -> None:
     assert tasks(make_node(half), rebooted=True, unfinished={}, busy={"web"}) == ()
     silent = make_node(half, libvirt=LibvirtStatus(ok=False))
     assert tasks(silent, rebooted=True, unfinished={}) == ()
+
+
+def test_only_what_failed_at_first_is_asked_again() -> None:
+    """HOST-07: a libvirt that ended meanwhile costs no VM; one that ended by itself stays so."""
+    web = make_view(RUNNING, state="stopped")
+    node = make_node(web, make_view(make_spec(name="db"), state="stopped"))
+    (task,) = tasks(node, rebooted=True, unfinished={}, owed={"web": web.uuid})
+    assert (task.vm, task.repair) == ("web", Repair.START)
+    assert tasks(node, rebooted=True, unfinished={"web": "destroy"}, owed={}) == ()
+
+
+def test_a_vm_made_anew_does_not_pay_for_the_one_before() -> None:
+    """Its name was in a removal that failed at first and that somebody finished since."""
+    node = make_node(make_view(RUNNING))
+    unfinished = {"web": "destroy"}
+    assert tasks(node, rebooted=True, unfinished=unfinished, owed={"web": "another"}) == ()
+
+
+def test_a_failed_repair_is_tried_again_neither_at_once_nor_for_ever() -> None:
+    tries = Tries()
+    tries.failed("web", "u", 100.0)
+    assert tries.resting(100.0 + AGAIN_SECONDS / 2) == {"web"}
+    assert tries.resting(100.0 + AGAIN_SECONDS) == frozenset()
+    assert tries.owed == {"web": "u"}
+    for _ in range(MOST_TRIES):
+        tries.failed("web", "u", 200.0)
+    assert tries.owed == {} and tries.resting(200.0) == {"web"}
+    tries.forget_all_but(set())
+    assert tries.resting(200.0) == frozenset()
+    tries.failed("web", "u", 300.0)
+    tries.done("web")
+    assert tries.owed == {}

@@ -1,0 +1,167 @@
+"""Where the agent meets what nobody planned: strange files, and work that outlasts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ppn.errors import PpnError
+from ppn.host.agent import app, recovery
+from ppn.host.agent.alerts import Look
+from ppn.host.agent.observer import Observer
+from ppn.host.agent.recovery import Task
+from ppn.host.agent.report import heartbeat
+from ppn.host.agent.server import Server
+from ppn.host.agent.service import Service
+from ppn.host.agent.tickets import Tickets
+from ppn.host.lock import NodeBusy, node_lock
+from ppn.host.model import NodeState
+from ppn.host.paths import Paths
+from ppn.host.sidecar import Sidecar, write_sidecar
+from ppn.host.state import Domains, assemble
+from ppn.wire.agent import ListVms, Request, Response
+from ppn.wire.frames import PREFIX_BYTES, encode_frame, payload_length
+from tests.unit.host.builders import make_node, make_spec, make_view
+
+SESSION = "0" * 32
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """A node with this machine's kernel and one stopped VM."""
+    for name in ("proc", "sys"):
+        (tmp_path / name).symlink_to(f"/{name}")
+    found = Paths(tmp_path)
+    found.vm("web").folder.mkdir(parents=True)
+    sidecar = Sidecar(
+        uuid="11111111-2222-4333-8444-555555555555", created="", phase="ready", spec=make_spec()
+    )
+    write_sidecar(found.vm("web").sidecar, sidecar)
+    return found
+
+
+@pytest.mark.parametrize("name", ["web.old", "Web", "web_2"])
+def test_a_copy_made_by_hand_silences_no_node(paths: Paths, name: str) -> None:
+    """HOST-06: no VM can be called so, so it is told as a folder, and the heartbeat is sound."""
+    shutil.copytree(paths.vm("web").folder, paths.vms / name)
+    node = assemble(paths, Domains({}))
+    assert [other.name for other in node.unmanaged] == [name]
+    told = heartbeat(node, name="server", session=SESSION, sequence=1)
+    assert [vm.id for vm in told.vms] == ["web"]
+
+
+def test_the_lock_is_held_until_the_last_work_ends(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HOST-01: `ppn host` takes over from an agent that is gone, not from one that goes."""
+    found: list[str] = []
+
+    def work() -> None:
+        time.sleep(0.3)
+        try:
+            with node_lock(paths.lock, timeout=0.01):
+                found.append("free")
+        except NodeBusy:
+            found.append("held")
+
+    class Brief(app.Agent):
+        async def serve(self, uid: int | None, gid: int | None) -> None:
+            self._eyes.submit(work)
+
+    paths.agent_settings.parent.mkdir(parents=True)
+    paths.agent_settings.write_text(json.dumps({"node": "server"}))
+    monkeypatch.setattr(app, "Agent", Brief)
+    app.run(paths)
+    assert found == ["held"]
+
+
+# Nothing answers here, as while libvirt is not up yet.
+NOBODY = "qemu:///nowhere"
+
+
+def test_the_node_is_told_while_it_is_put_in_order(paths: Paths) -> None:
+    """A question does not wait until the last VM has started."""
+    service = Service(paths, on_change=lambda: None, report=dict, uri=NOBODY)
+    observer = Observer(service, Tickets("server"), "server", NOBODY)
+    with observer._lock, ThreadPoolExecutor(1) as threads:
+        report = threads.submit(observer.report).result(timeout=30)
+    assert report["node"]["vms"][0]["id"] == "web"
+
+
+class Failing(Service):
+    """Can put nothing in order until it is told that libvirt is back."""
+
+    repaired = 0
+    is_back = False
+
+    def repair(self, task: Task, now: Callable[[NodeState], Task | None]) -> None:
+        if not self.is_back:
+            raise PpnError("libvirt went away", code="libvirt_unavailable")
+        self.repaired += 1
+
+
+class Still(Observer):
+    """Sees a node that has just booted and whose VM does not run yet."""
+
+    def _take(self) -> Look:
+        return Look(make_node(make_view(make_spec(), state="stopped")))
+
+
+def test_a_vm_is_started_when_libvirt_went_away_during_the_first_try(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HOST-07: the boot is remembered only when nothing is owed for it any more."""
+    service = Failing(paths, on_change=lambda: None, report=dict, uri=NOBODY)
+    observer = Still(service, Tickets("server"), "server", NOBODY)
+    observer.look()
+    observer.look()
+    assert not paths.agent_boot.exists()
+    service.is_back = True
+    # Not at once.
+    observer.look()
+    assert service.repaired == 0
+    monkeypatch.setattr(recovery, "AGAIN_SECONDS", 0.0)
+    observer.look()
+    observer.look()
+    assert service.repaired == 1 and paths.agent_boot.exists()
+
+
+def test_an_agent_that_stops_takes_nothing_more_over_an_open_line(tmp_path: Path) -> None:
+    """NP-10: the node proxy keeps its lines; what would go unanswered is not begun."""
+    server = Server(
+        lambda _body, _id: time.sleep(0.5) or {}, Tickets("server"), proxy_uid=os.getuid()
+    )
+    asked = Request(correlation_id="test-0001", deadline_seconds=10.0, body=ListVms())
+    frame = encode_frame(asked.model_dump_json().encode())
+
+    async def ask(line: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> Response:
+        line[1].write(frame)
+        size = payload_length(await line[0].readexactly(PREFIX_BYTES))
+        return Response.model_validate_json(await line[0].readexactly(size))
+
+    async def scene() -> list[Response]:
+        path = tmp_path / "agent.sock"
+        await server.listen(path, None)
+        lines = [await asyncio.open_unix_connection(str(path)) for _ in range(2)]
+        first = asyncio.create_task(ask(lines[0]))
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(server.close(path, 5.0))
+        await asyncio.sleep(0.1)
+        answers = [await ask(lines[1]), await first]
+        await closing
+        for _, writer in lines:
+            writer.close()
+        return answers
+
+    late, early = asyncio.run(scene())
+    server.finish()
+    assert late.problem is not None and late.problem.code == "agent_unavailable"
+    assert early.result == {}
