@@ -24,7 +24,12 @@ def vcpu_affinity(pid: int, proc: Path = PROC) -> tuple[tuple[int, ...], ...]:
         proc: the kernel's view of processes.
     """
     found: dict[int, tuple[int, ...]] = {}
-    for task in (proc / str(pid) / "task").glob("[0-9]*"):
+    try:
+        threads = list((proc / str(pid) / "task").glob("[0-9]*"))
+    except OSError:
+        # QEMU ended between the reading of its number and this look.
+        return ()
+    for task in threads:
         try:
             thread = VCPU_THREAD.match((task / "comm").read_text())
             allowed = ALLOWED.search((task / "status").read_text()) if thread else None

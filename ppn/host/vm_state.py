@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ppn.host.affinity import judge_pinning, vcpu_affinity
@@ -169,9 +170,8 @@ def _disks(
 ) -> tuple[tuple[VmDisk, ...], int]:
     """Every disk file in the VM's folder, and by how much they may still grow in MiB."""
     declared = [name for name, _ in wanted_disks(sidecar.spec)] if sidecar is not None else []
-    present = {path.stem: path for path in sorted(files.folder.glob("[a-z]*.qcow2"))}
     # The root disk's file is not called by the disk's name.
-    names = ["root" if stem == "disk" else stem for stem in present]
+    names = ["root" if path.stem == "disk" else path.stem for path in _disk_files(files)]
     attached = domain.disks if domain is not None and domain.running else frozenset()
     disks: list[VmDisk] = []
     growth = 0
@@ -181,6 +181,9 @@ def _disks(
             virtual, allocated = disk_sizes(path)
         except DiskDamaged as error:
             problems.append(Problem(code=error.code, message=error.message, hint=error.hint))
+            continue
+        except FileNotFoundError:
+            # Another operation removed it between the listing and this look.
             continue
         growth += max(virtual - allocated, 0)
         disks.append(
@@ -193,6 +196,14 @@ def _disks(
             )
         )
     return tuple(disks), growth
+
+
+def _disk_files(files: VmPaths) -> list[Path]:
+    try:
+        return sorted(files.folder.glob("[a-z]*.qcow2"))
+    except FileNotFoundError:
+        # The whole VM went while it was looked at.
+        return []
 
 
 def _weight(

@@ -58,6 +58,14 @@ def test_a_copy_made_by_hand_silences_no_node(paths: Paths, name: str) -> None:
     assert [vm.id for vm in told.vms] == ["web"]
 
 
+def test_a_disk_that_goes_during_a_look_fails_nobody(paths: Paths) -> None:
+    """HOST-16: to remove one VM must neither end the agent nor fail another VM's operation."""
+    # Listed, and gone when it is opened.
+    paths.vm("web").root_disk.symlink_to("gone")
+    (web,) = assemble(paths, Domains({})).vms
+    assert (web.name, web.disks) == ("web", ())
+
+
 def test_the_lock_is_held_until_the_last_work_ends(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
