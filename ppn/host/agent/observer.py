@@ -61,6 +61,7 @@ class Observer:
         self._unfinished: dict[str, str] = {}
         self._tries = Tries()
         self._seen = False
+        self._found: dict[str, str | None] | None = None
         self._boot_id = read_boot_id(service.paths)
         self._rebooted = True
 
@@ -153,11 +154,14 @@ class Observer:
             rebooted=self._rebooted,
             unfinished=self._unfinished,
             busy=busy,
-            owed=self._tries.owed if self._seen else None,
+            owed=self._tries.owed if self._seen else self._found,
         )
 
     def _put_in_order(self, look: Look) -> bool:
         """Do what has to be done; what ran before is asked again only for a VM that failed."""
+        if self._found is None:
+            # libvirt may come late, and by then a VM can have been made anew under its name.
+            self._found = {vm.name: vm.uuid for vm in look.node.vms}
         wanted = self._tasks(look.node, look.busy)
         if look.node.libvirt.ok:
             self._tries.forget_all_but({task.vm for task in wanted} | look.busy)

@@ -101,8 +101,8 @@ def tasks(
         rebooted: the node has booted since an agent last put it in order.
         unfinished: operations that were cut short, by VM.
         busy: VMs that an operation of this agent is changing.
-        owed: after the first look, the VMs whose repair failed then, by their identity: of no
-            other VM is asked any more what it was before.
+        owed: the VMs that were there when the agent started, later those whose repair failed, with
+            their identity where it is known: of no other VM is asked what it was before.
     """
     if not node.libvirt.ok:
         return ()
@@ -110,7 +110,7 @@ def tasks(
     for vm in node.vms:
         if vm.name not in busy:
             # A VM made anew under an old name is another one.
-            due = owed is None or (vm.name in owed and owed[vm.name] == vm.uuid)
+            due = owed is None or (vm.name in owed and owed[vm.name] in (None, vm.uuid))
             found += _tasks(vm, rebooted and due, unfinished.get(vm.name) if due else None)
     return tuple(found)
 

@@ -23,7 +23,7 @@ from ppn.host.agent.server import Server
 from ppn.host.agent.service import Service
 from ppn.host.agent.tickets import Tickets
 from ppn.host.lock import NodeBusy, node_lock
-from ppn.host.model import NodeState
+from ppn.host.model import LibvirtStatus, NodeState
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
 from ppn.host.state import Domains, assemble
@@ -173,3 +173,24 @@ def test_an_agent_that_stops_takes_nothing_more_over_an_open_line(tmp_path: Path
     server.finish()
     assert late.problem is not None and late.problem.code == "agent_unavailable"
     assert early.result == {}
+
+
+class Late(Observer):
+    """Sees a libvirt that is not up at first, and then a VM made anew under an old name."""
+
+    node = make_node(make_view(make_spec(), state="unknown"), libvirt=LibvirtStatus(ok=False))
+
+    def _take(self) -> Look:
+        return Look(self.node)
+
+
+def test_a_vm_made_anew_before_libvirt_is_looked_at_stays(paths: Paths) -> None:
+    """The removal that was cut short was finished by who asked for it again."""
+    service = Failing(paths, on_change=lambda: None, report=dict, uri=NOBODY)
+    service.is_back = True
+    observer = Late(service, Tickets("server"), "server", NOBODY)
+    observer._unfinished = {"web": "destroy"}
+    observer.look()
+    Late.node = make_node(make_view(make_spec(), uuid="11111111-2222-4333-8444-555555555555"))
+    observer.look()
+    assert service.repaired == 0
