@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from ppn.host.model import LibvirtStatus, NodeState
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
 from ppn.host.state import Domains, assemble
-from ppn.wire.agent import ListVms, Request, Response
+from ppn.wire.agent import ListVms, Operation, Request, Response
 from ppn.wire.frames import PREFIX_BYTES, encode_frame, payload_length
 from tests.unit.host.builders import make_node, make_spec, make_view
 
@@ -144,9 +145,12 @@ def test_a_vm_is_started_when_libvirt_went_away_during_the_first_try(
 
 def test_an_agent_that_stops_takes_nothing_more_over_an_open_line(tmp_path: Path) -> None:
     """NP-10: the node proxy keeps its lines; what would go unanswered is not begun."""
-    server = Server(
-        lambda _body, _id: time.sleep(0.5) or {}, Tickets("server"), proxy_uid=os.getuid()
-    )
+
+    def slowly(_body: Operation, _correlation_id: str) -> dict[str, Any]:
+        time.sleep(0.5)
+        return {}
+
+    server = Server(slowly, Tickets("server"), proxy_uid=os.getuid())
     asked = Request(correlation_id="test-0001", deadline_seconds=10.0, body=ListVms())
     frame = encode_frame(asked.model_dump_json().encode())
 
