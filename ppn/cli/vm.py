@@ -155,7 +155,9 @@ def _table(found: list[Any]) -> None:
         # An id that is cut off can be given to no other command.
         table.add_column(name, no_wrap=True, overflow="ignore" if name == "vm" else "ellipsis")
     for one in found:
-        placed = PlacedVm.model_validate(one | {"stale": one.get("stale", False)}, strict=False)
+        # The answer to a change says more: what was done.
+        known = {key: one[key] for key in PlacedVm.model_fields if key in one}
+        placed = PlacedVm.model_validate(known, strict=False)
         table.add_row(*_cells(placed))
     wide = None if sys.stdout.isatty() else 160
     Console(markup=False, highlight=False, width=wide).print(table)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ppn.run import run
 from tests.integration.fleet.parts import ORDER, Node, Pool, pool, send
+from tests.integration.host.node import PPN
 from tests.integration.proxy.parts import wait_for
 
 
@@ -160,3 +164,23 @@ def test_metrics_and_errors_speak_the_standards(small: Pool) -> None:
         assert client.put("/v1/vms").json()["code"] == "method_unknown"
         long = client.post("/v1/vms", content=b" " * (5 << 20))
         assert (long.status_code, long.json()["code"]) == (413, "body_too_long")
+
+
+def test_the_command_does_what_the_api_does(small: Pool) -> None:
+    """OPS-04: every verb of `ppn vm`, for people and for programs."""
+
+    def ppn(*words: str, code: int = 0) -> str:
+        given = {**os.environ, "PPN_CONTROLLER": small.first.url}
+        return run([PPN, "vm", *words], timeout=60, env=given, accept=(code,)).stdout
+
+    made = ppn("create", "tiny", "--memory-mib", "256", "--key", "k", "--json")
+    vm = json.loads(made)["vm"]["id"]
+    assert vm in ppn("create", "tiny", "--memory-mib", "256", "--key", "k")
+    assert vm in ppn("list") and vm in ppn("show", vm)
+    assert [one["vm"]["id"] for one in json.loads(ppn("list", "--json"))] == [vm]
+    for verb in ("stop", "start"):
+        assert vm in ppn(verb, vm)
+        assert json.loads(ppn(verb, vm, "--json"))["vm"]["id"] == vm
+    assert ppn("destroy", vm) == f"{vm} is gone from a\n"
+    ppn("show", vm, code=3)
+    ppn("create", "tiny", "--vcpus", "6", code=3)
