@@ -14,12 +14,13 @@ from ppn.errors import Refusal
 from ppn.fleet.making import Asked
 from ppn.fleet.reports import fleet_report, node_report, node_reports, placed_vm, pool_alerts
 from ppn.fleet.service import Service
-from ppn.host.spec import DISK_PATTERN, NAME_PATTERN, OWNER_PATTERN, Disk
+from ppn.host.spec import DISK_PATTERN, NAME_PATTERN, OWNER_PATTERN, PCI_PATTERN, Disk
 from ppn.wire.fleet import (
     BatchAnswer,
     BatchOrder,
     FleetReport,
     NodeReport,
+    NvmeOrder,
     PlacedVm,
     ResizeOrder,
     VmOrder,
@@ -39,6 +40,7 @@ router = APIRouter(prefix="/v1", responses=PROBLEMS)
 
 VmName = Annotated[str, Path(pattern=NAME_PATTERN)]
 DiskName = Annotated[str, Path(pattern=DISK_PATTERN)]
+DriveAddress = Annotated[str, Path(pattern=PCI_PATTERN)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=KEY_PATTERN)]
 Owner = Annotated[str | None, Query(pattern=OWNER_PATTERN, description="Only this owner's VMs.")]
 
@@ -149,6 +151,21 @@ async def detach(
     """Also while it runs (DISK-01); with `discard` its data goes too."""
     what = f"/disks/{disk}?discard={'true' if discard else 'false'}"
     return await service_of(request).remover.ask(vm, asked_by(request), "DELETE", what)
+
+
+@router.post("/vms/{vm}/nvme", status_code=201, summary="Give a VM a whole NVMe drive.")
+async def attach_nvme(request: Request, vm: VmName, order: NvmeOrder) -> dict[str, Any]:
+    """A drive of its node, while it runs; answers once its memory is steady (DISK-02, DISK-03)."""
+    asked, body = asked_by(request), order.model_dump()
+    return await service_of(request).remover.ask(vm, asked, "POST", "/nvme", body)
+
+
+@router.delete("/vms/{vm}/nvme/{address}", summary="Take an NVMe drive from a VM.")
+async def detach_nvme(request: Request, vm: VmName, address: DriveAddress) -> dict[str, Any]:
+    """Also while it runs; its node has the drive again, with all that is on it (DISK-02)."""
+    return await service_of(request).remover.ask(
+        vm, asked_by(request), "DELETE", f"/nvme/{address}"
+    )
 
 
 @router.get("/vms/{vm}/timeline", summary="The steps of a VM's last operations.")

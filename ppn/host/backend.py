@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
-from xml.etree.ElementTree import fromstring, tostring
+from xml.etree.ElementTree import fromstring
 
 import libvirt
 
 from ppn.errors import PpnError
 from ppn.host.caller import Caller, NoAnswer
+from ppn.host.devices import device_of, drives_of, files_of
 from ppn.host.domain import DOMAIN_TYPE, NAMESPACE
 from ppn.host.model import Accelerator
 
@@ -55,6 +56,7 @@ class DomainFacts:
         accelerator: what it runs under, or would.
         cpu_seconds: CPU time its QEMU has used since it started.
         disks: files of its block devices.
+        drives: PCI addresses of the node's devices that the running domain has.
         weight: its CPU weight; None when it has none to read.
         weight_error: why the weight could not be read.
     """
@@ -71,6 +73,7 @@ class DomainFacts:
     unused_mib: int | None
     cpu_seconds: float | None = None
     disks: frozenset[str] = frozenset()
+    drives: frozenset[str] = frozenset()
     weight: int | None = None
     weight_error: str = ""
 
@@ -190,6 +193,11 @@ class Backend:
         found = (facts.disks for facts in self.domains() if facts.name == name)
         return next(found, frozenset())
 
+    def drives(self, name: str) -> frozenset[str]:
+        """PCI addresses of the node's devices that a running domain has."""
+        found = (facts.drives for facts in self.domains() if facts.name == name)
+        return next(found, frozenset())
+
     def attach(self, name: str, xml: str) -> None:
         """Give a running domain a device, until it stops."""
         domain = self._domain(name)
@@ -204,14 +212,14 @@ class Backend:
         now = fromstring(self._call(f"look at domain {name}", domain.XMLDesc))
         return frozenset(place.get("dev", "") for place in now.iterfind("devices/disk/target"))
 
-    def detach(self, name: str, file: str, *, deadline: float) -> None:
-        """Take a disk from a running domain and wait until the guest has let go of it (DISK-01).
+    def detach(self, name: str, behind: str, *, deadline: float) -> None:
+        """Take a disk or drive from a running domain and wait until the guest let go (DISK-01).
 
         libvirt takes a device out of its description when QEMU says that it is gone.
 
         Args:
             name: the domain.
-            file: of the disk.
+            behind: the disk's file, or the drive's PCI address.
             deadline: seconds the guest has to let go.
 
         Raises:
@@ -220,26 +228,23 @@ class Backend:
         domain = self._domain(name)
 
         def take() -> None:
-            for disk in fromstring(domain.XMLDesc()).iterfind("devices/disk"):
-                source = disk.find("source")
-                if source is not None and source.get("file") == file:
-                    domain.detachDeviceFlags(
-                        tostring(disk, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE
-                    )
+            device = device_of(fromstring(domain.XMLDesc()), behind)
+            if device is not None:
+                domain.detachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
         begun = asked = time.monotonic()
-        self._call(f"detach a disk from domain {name}", take)
-        while file in self.disks(name):
+        self._call(f"detach a device from domain {name}", take)
+        while behind in self.disks(name) | self.drives(name):
             now = time.monotonic()
             if now - begun >= deadline:
                 raise DiskHeld(
-                    f"vm {name}: the guest has not let go of {file} within {deadline:g} s",
+                    f"vm {name}: the guest has not let go of {behind} within {deadline:g} s",
                     hint="unmount the disk in the guest and run again, or stop the vm first",
                 )
             if now - asked >= ASK_AGAIN_SECONDS:
                 # A guest that is just booting may not have heard it.
                 asked = now
-                self._call(f"detach a disk from domain {name}", take)
+                self._call(f"detach a device from domain {name}", take)
             time.sleep(POLL_SECONDS)
 
     def pin(self, name: str, cpus: Sequence[int]) -> None:
@@ -359,7 +364,8 @@ def _read(domain: libvirt.virDomain, stats: Mapping[str, Any]) -> DomainFacts:
         current_mib=_mib(stats, "balloon.current") if running else None,
         unused_mib=_mib(stats, "balloon.unused") if running else None,
         cpu_seconds=stats["cpu.time"] / 1e9 if running and "cpu.time" in stats else None,
-        disks=frozenset(source.get("file", "") for source in now.iterfind("devices/disk/source")),
+        disks=files_of(now),
+        drives=drives_of(now) if running else frozenset(),
         weight=weight,
         weight_error=weight_error,
     )

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, register_namespac
 
 from ppn.host.model import Accelerator, Pins
 from ppn.host.network import Interface
+from ppn.host.nvme import hostdev
 from ppn.host.paths import VmPaths
 from ppn.host.plan import wanted_disks
 from ppn.host.spec import VmSpec
@@ -48,6 +49,7 @@ class DomainInput:
         weight: CPU weight; None where the node cannot enforce one.
         pins: the CPUs the VM holds; None where it is not pinned.
         interface: its place on the bridge of the node's VMs; None for a VM without a network.
+        drives: PCI addresses of the drives that are its own.
     """
 
     uuid: str
@@ -57,6 +59,7 @@ class DomainInput:
     weight: int | None
     pins: Pins | None = None
     interface: Interface | None = None
+    drives: tuple[str, ...] = ()
 
 
 def domain_xml(spec: VmSpec, given: DomainInput) -> str:
@@ -159,13 +162,14 @@ def _devices(domain: Element, spec: VmSpec, given: DomainInput) -> None:
     ]
     disks.append(_seed(given.paths))
     SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
-    others = 3 if given.interface is None else 4
+    others = (3 if given.interface is None else 4) + len(given.drives)
     for index in range(1, len(disks) + others + SPARE_PORTS):
         SubElement(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     SubElement(devices, "controller", type="usb", model="none")
     devices.extend(disks)
     if given.interface is not None:
         devices.append(_interface(given.interface))
+    devices.extend(hostdev(address) for address in given.drives)
     serial = SubElement(devices, "serial", type="pty")
     SubElement(serial, "log", file=str(given.paths.serial_log), append="on")
     SubElement(serial, "target", type="isa-serial", port="0")

@@ -21,6 +21,7 @@ from ppn.host.images import GuestImage, read_image
 from ppn.host.model import Accelerator, NodeState
 from ppn.host.network import Interface, interface_of
 from ppn.host.numa import choose_pins
+from ppn.host.nvme import bind, give_back
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
 from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar, write_sidecar
@@ -210,6 +211,7 @@ class Execution:
             weight=weight if self.node.cpu_weight.enforced else None,
             pins=self.pins,
             interface=self._interface,
+            drives=self._identity.drives,
         )
         self.backend.define(domain_xml(self.spec, given))
 
@@ -228,6 +230,9 @@ class Execution:
     def _start(self, _: Action) -> None:
         with network_change(self.paths) as change:
             change.restore()
+        for drive in self._identity.drives:
+            # After a boot the node's own driver has it.
+            bind(self.paths.sysfs, drive, self.node.blocks)
         try:
             self._start_once()
         except (LibvirtFailed, NotRunning) as error:
@@ -258,6 +263,8 @@ class Execution:
         self.backend.undefine(self.spec.name)
 
     def _remove_files(self, _: Action) -> None:
+        for drive in self._sidecar.drives if self._sidecar is not None else ():
+            give_back(self.paths.sysfs, drive)
         self._remove_folder()
 
     def _remove_folder(self) -> None:

@@ -104,6 +104,16 @@ def with_in_flight(node: NodeState, specs: Iterable[VmSpec]) -> NodeState:
     return node
 
 
+def with_buffer(node: NodeState, mib: int) -> NodeState:
+    """The node with memory in MiB that is kept for a while counted as taken (DISK-03)."""
+    pool = node.pool
+    left = {
+        "free_mib": max(pool.free_mib - mib, 0),
+        "startable_mib": max(pool.startable_mib - mib, 0),
+    }
+    return node.model_copy(update={"pool": pool.model_copy(update=left)})
+
+
 def with_pins(node: NodeState, held: Mapping[str, Pins], besides: str) -> NodeState:
     """The node as the detailed section of the lock table knows it, for choosing CPUs.
 
@@ -188,6 +198,7 @@ def _view(spec: VmSpec, node: NodeState, pins: Pins | None) -> VmView:
             *(disk.model_copy(update={"attached": False, "detached": True}) for disk in kept),
         ),
         lease=_lease(spec, node),
+        drives=before.drives if before is not None else (),
         sidecar="ok",
     )
 

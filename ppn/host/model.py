@@ -328,6 +328,7 @@ class VmView(Frozen):
         created: when it was first asked for, RFC 3339 in UTC; empty without a sound sidecar.
         cpu_seconds: CPU time its QEMU has used since it started; None when it does not run.
         lease: its address and the ports that lead to it; None without a network.
+        drives: PCI addresses of the node's drives that are its own, also while it is stopped.
     """
 
     name: str
@@ -348,6 +349,7 @@ class VmView(Frozen):
     pinning: VmPinning = VmPinning()
     disks: tuple[VmDisk, ...] = ()
     lease: Lease | None = None
+    drives: tuple[str, ...] = ()
     sidecar: Literal["ok", "missing", "damaged"]
     problems: tuple[Problem, ...] = ()
 

@@ -8,6 +8,7 @@ what the hardware can keep apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -61,6 +62,11 @@ class Drive:
     groups: bool
     vfio: bool
     used_by: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Everything that goes where the drive goes, itself too."""
+        return frozenset({self.function.address, *(member.address for member in self.group or ())})
 
 
 @dataclass(frozen=True)
@@ -151,13 +157,19 @@ def plan_bind(drive: Drive) -> tuple[Write, ...]:
 
 
 def plan_release(drive: Drive) -> tuple[Write, ...]:
-    """The writes that give a drive and its group back to the node's own drivers."""
-    return tuple(
+    """The writes that give a drive and its group back to the node's own drivers.
+
+    They also undo a bind that was cut short, whether or not the drive lost its driver.
+    """
+    writes = (
         write
         for member in drive.group or ()
-        if member.driver == VFIO
+        if not member.is_bridge and member.driver in (None, VFIO)
         for write in _move(member, ANY_DRIVER)
     )
+    if drive.function.driver in (None, VFIO):
+        return tuple(writes)
+    return (_override(drive.function, ANY_DRIVER), *writes)
 
 
 def carry_out(sysfs: Path, writes: tuple[Write, ...]) -> None:
@@ -176,8 +188,50 @@ def carry_out(sysfs: Path, writes: tuple[Write, ...]) -> None:
             ) from error
 
 
+def bind(sysfs: Path, address: str, blocks: tuple[BlockDevice, ...]) -> None:
+    """Hand a drive and its group to VFIO; nothing when VFIO has them.
+
+    Args:
+        sysfs: the kernel's view of the hardware.
+        address: of the drive.
+        blocks: the node's block devices.
+
+    Raises:
+        Refusal: see `read_drive` and `admit_passthrough`; nothing was written.
+        BindFailed: the kernel refused.
+    """
+    carry_out(sysfs, plan_bind(read_drive(sysfs, address, blocks)))
+
+
+def give_back(sysfs: Path, address: str, *, kept: Collection[str] = ()) -> None:
+    """Give a drive and its group back to the node; nothing when it is no longer there.
+
+    Args:
+        sysfs: the kernel's view of the hardware.
+        address: of the drive.
+        kept: drives that stay with the VM; what shares their group stays with VFIO.
+
+    Raises:
+        BindFailed: the kernel refused; may be repeated.
+    """
+    if not (sysfs / "bus/pci/devices" / address).is_dir():
+        return
+    drive = read_drive(sysfs, address, ())
+    if not drive.addresses & set(kept):
+        carry_out(sysfs, plan_release(drive))
+
+
 def hostdev_xml(address: str) -> str:
-    """A PCI device as libvirt attaches it; the drivers were moved before, so not by libvirt."""
+    """A PCI device as libvirt attaches it while the VM runs."""
+    return tostring(hostdev(address), encoding="unicode")
+
+
+def hostdev(address: str) -> Element:
+    """A PCI device of a domain; the drivers were moved before, so not by libvirt.
+
+    Raises:
+        Refusal: no PCI address.
+    """
     found = ADDRESS.fullmatch(address)
     if found is None:
         raise _refusal(address, "is no PCI address", "pci_unknown", "lspci -D lists them")
@@ -185,16 +239,20 @@ def hostdev_xml(address: str) -> str:
     SubElement(device, "driver", name="vfio")
     parts = zip(("domain", "bus", "slot", "function"), found.groups(), strict=True)
     SubElement(SubElement(device, "source"), "address", {name: f"0x{part}" for name, part in parts})
-    return tostring(device, encoding="unicode")
+    return device
 
 
 def _move(function: PciFunction, driver: str) -> tuple[Write, ...]:
     device = f"bus/pci/devices/{function.address}"
-    override = Write(f"{device}/driver_override", driver)
+    override = _override(function, driver)
     probe = Write("bus/pci/drivers_probe", function.address)
     if function.driver is None:
         return (override, probe)
     return (override, Write(f"{device}/driver/unbind", function.address), probe)
+
+
+def _override(function: PciFunction, driver: str) -> Write:
+    return Write(f"bus/pci/devices/{function.address}/driver_override", driver)
 
 
 def _function(sysfs: Path, address: str) -> PciFunction:

@@ -60,9 +60,14 @@ def refusals(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -
 
 
 def minimum_of(spec: VmSpec, node: NodeState) -> int:
-    """The VM's balloon minimum in MiB: the ledger's, or all its memory when it has no entry."""
-    grant = node.ledger.grant(spec.name)
-    return grant.minimum_mib if grant is not None else spec.memory_mib
+    """The VM's balloon minimum in MiB: the ledger's, or all its memory.
+
+    It is all when the ledger has no entry, or a drive of the node is the VM's own.
+    """
+    grant, actual = node.ledger.grant(spec.name), node.vm(spec.name)
+    if grant is None or (actual is not None and actual.drives):
+        return spec.memory_mib
+    return grant.minimum_mib
 
 
 def _name(spec: VmSpec, node: NodeState) -> Iterator[Refusal]:

@@ -62,8 +62,8 @@ class Clock:
 class Attachment(Protocol):
     """What attaching a drive with a memory buffer needs of its caller."""
 
-    def reserve(self, mib: int) -> None:
-        """Keep so much memory for the VM until `release`."""
+    def reserve(self) -> None:
+        """Keep the memory that `admit_buffer` says for the VM until `release`."""
 
     def release(self) -> None:
         """Give the reserved memory back; nothing when none is reserved."""
@@ -157,12 +157,11 @@ def settle(
         clock.sleep(POLL_SECONDS)
 
 
-def attach_settled(attachment: Attachment, buffer_mib: int, clock: Clock) -> None:
+def attach_settled(attachment: Attachment, clock: Clock) -> None:
     """Reserve, attach, wait until the memory is steady, and only then call the VM ready.
 
     Args:
         attachment: what is done, and who is told.
-        buffer_mib: memory to reserve meanwhile, in MiB; see `admit_buffer`.
         clock: to wait on.
 
     Raises:
@@ -172,7 +171,7 @@ def attach_settled(attachment: Attachment, buffer_mib: int, clock: Clock) -> Non
     reached = Stage.FAILED
     try:
         attachment.report(Stage.RESERVING)
-        attachment.reserve(buffer_mib)
+        attachment.reserve()
         attachment.report(Stage.ATTACHING)
         attachment.attach()
         attachment.report(Stage.STABILISING)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,7 +11,7 @@ from ppn.durable import write_atomic
 from ppn.errors import PpnError
 from ppn.host.lease import Lease
 from ppn.host.model import Pins
-from ppn.host.spec import VmSpec
+from ppn.host.spec import PCI_PATTERN, VmSpec
 
 
 class SidecarDamaged(PpnError):
@@ -31,6 +31,7 @@ class Sidecar(BaseModel):
         pins: the CPUs it holds, also while it is stopped; None when it holds none.
         order: digest of the spec it was first asked for with; tells a repeated request.
         lease: its address and ports, from its creation on; None on a node without a VM network.
+        drives: PCI addresses of the node's drives that are its own, also while it is stopped.
     """
 
     model_config = ConfigDict(
@@ -50,6 +51,7 @@ class Sidecar(BaseModel):
     pins: Pins | None = None
     order: str = ""
     lease: Lease | None = None
+    drives: tuple[Annotated[str, Field(pattern=PCI_PATTERN)], ...] = ()
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:

@@ -25,6 +25,7 @@ NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 # virtio-blk shows a guest at most 20 characters of a serial number.
 DISK_PATTERN = r"^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$"
 IMAGE_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+PCI_PATTERN = r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$"
 OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"
 # Files of the VM's folder that are not data disks.
 RESERVED_DISK_NAMES = frozenset({"disk", "root", "seed", "serial", "sidecar"})

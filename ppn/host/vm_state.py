@@ -59,8 +59,7 @@ def read_vm(
     """One VM as it is.
 
     Args:
-        paths: the node's files.
-        name: the VM.
+        paths, name: the node's files, and the VM.
         domain: what libvirt has of it; None when it has none, or is silent.
         libvirt_answers: tells those two cases apart.
         grant: what the ledger gives it; None when it says nothing.
@@ -71,7 +70,7 @@ def read_vm(
     sidecar, condition = _sidecar(files, problems)
     spec = sidecar.spec if sidecar is not None else None
     disks, growth = _disks(files, sidecar, domain, problems)
-    memory = _memory(spec, domain, grant)
+    memory = _memory(sidecar, domain, grant)
     problems += [_no_entry(name, memory.minimum_mib)] if grant is None else []
     pid = _pid(paths, name) if domain is not None and domain.running else None
     view = VmView(
@@ -93,6 +92,7 @@ def read_vm(
         pinning=_pinning(sidecar, pid, node),
         disks=disks,
         lease=sidecar.lease if sidecar is not None else None,
+        drives=sidecar.drives if sidecar is not None else (),
         sidecar=condition,
         problems=tuple(problems),
     )
@@ -127,12 +127,16 @@ def _owner(spec: VmSpec | None, domain: DomainFacts | None) -> str:
     return (domain.owner or "") if domain is not None else ""
 
 
-def _memory(spec: VmSpec | None, domain: DomainFacts | None, grant: LedgerGrant | None) -> VmMemory:
-    maximum = spec.memory_mib if spec is not None else domain.maximum_mib if domain else 0
+def _memory(
+    sidecar: Sidecar | None, domain: DomainFacts | None, grant: LedgerGrant | None
+) -> VmMemory:
+    maximum = sidecar.spec.memory_mib if sidecar else domain.maximum_mib if domain else 0
+    # A drive may write to all of a VM's memory, so nothing of it can be taken away.
+    whole = sidecar is not None and bool(sidecar.drives)
     return VmMemory(
         maximum_mib=maximum,
         current_mib=domain.current_mib if domain is not None else None,
-        minimum_mib=grant.minimum_mib if grant is not None else maximum,
+        minimum_mib=maximum if grant is None or whole else grant.minimum_mib,
         unused_mib=domain.unused_mib if domain is not None else None,
     )
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ppn.host.spec import DISK_PATTERN, Disk, VmSpec
 from ppn.wire.heartbeat import MANY, Heartbeat, VmReport
-from ppn.wire.model import CorrelationId, NodeName, VmId, Wire
+from ppn.wire.model import CorrelationId, NodeName, PciAddress, VmId, Wire
 from ppn.wire.problems import ProblemBody
 
 
@@ -83,6 +83,22 @@ class Detach(Wire):
     discard: bool = False
 
 
+class AttachNvme(Wire):
+    """Give a running VM a whole NVMe drive of the node, for good; see `DetachNvme` (DISK-02)."""
+
+    operation: Literal["attach_nvme"] = "attach_nvme"
+    vm: VmId
+    address: PciAddress
+
+
+class DetachNvme(Wire):
+    """Take an NVMe drive from a VM, also while it runs, and give it back to the node (DISK-02)."""
+
+    operation: Literal["detach_nvme"] = "detach_nvme"
+    vm: VmId
+    address: PciAddress
+
+
 class ListVms(Wire):
     """Every VM of the node."""
 
@@ -146,7 +162,7 @@ class ProbeKvm(Wire):
 
 
 # What changes a VM, and is taken from the node proxy with a ticket only.
-Change = Spawn | Destroy | Stop | Start | Resize | Attach | Detach
+Change = Spawn | Destroy | Stop | Start | Resize | Attach | Detach | AttachNvme | DetachNvme
 Question = ListVms | ShowVm | ShowNode | ShowTimeline | ShowConsole
 RootOnly = Apply | Enforce | Balloon | ProbeKvm
 Operation = Annotated[Change | Question | RootOnly, Field(discriminator="operation")]

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from ppn.host.spec import IMAGE_PATTERN, Disk
 from ppn.wire.heartbeat import MANY, Alert, VmReport
-from ppn.wire.model import NodeName, Owner, VmId, Wire
+from ppn.wire.model import NodeName, Owner, PciAddress, VmId, Wire
 from ppn.wire.problems import NodeRefusal, ProblemBody
 
 PolicyName = Literal["spread", "pack", "kvm-first"]
@@ -82,6 +82,12 @@ class ResizeOrder(Wire):
 
     memory_mib: int | None = Field(default=None, ge=64, le=64 * 1024 * 1024)
     vcpus: int | None = Field(default=None, ge=1, le=512)
+
+
+class NvmeOrder(Wire):
+    """A whole NVMe drive of the node a VM is on, by its PCI address there."""
+
+    address: PciAddress
 
 
 class PlacedVm(Wire):

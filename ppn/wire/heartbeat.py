@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ppn.host.model import Accelerator, BlockDevice, CpuUsage, DiskPool, Image, Kvm, Pool, Topology
 from ppn.host.spec import Disk
-from ppn.wire.model import NodeName, Owner, VmId, Wire
+from ppn.wire.model import NodeName, Owner, PciAddress, VmId, Wire
 
 VmState = Literal["creating", "stabilising", "running", "stopped", "missing", "unknown"]
 
@@ -34,6 +34,7 @@ class VmReport(Wire):
             attach; `unknown` while libvirt is silent.
         created: when it was first asked for, RFC 3339 in UTC.
         address: its address in the node's VM network; None without one.
+        drives: PCI addresses of the node's NVMe drives that are its own.
     """
 
     id: VmId
@@ -50,6 +51,7 @@ class VmReport(Wire):
     cpu_seconds: float | None = None
     disk_gib: int = Field(default=0, ge=0)
     disks: Annotated[tuple[Disk, ...], MANY] = ()
+    drives: Annotated[tuple[PciAddress, ...], MANY] = ()
     address: str | None = None
     ports: Annotated[tuple[Port, ...], MANY] = ()
     accelerator: Accelerator | None = None

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppn.errors import Refusal
-from ppn.host.spec import NAME_PATTERN, OWNER_PATTERN
+from ppn.host.spec import NAME_PATTERN, OWNER_PATTERN, PCI_PATTERN
 
 VERSION = 1
 CORRELATION_HEADER = "Ppn-Correlation-Id"
@@ -18,6 +18,7 @@ NODE_PATTERN = r"^[A-Za-z0-9@][A-Za-z0-9@._/-]{0,252}$"
 VmId = Annotated[str, Field(pattern=NAME_PATTERN)]
 Owner = Annotated[str, Field(pattern=OWNER_PATTERN)]
 NodeName = Annotated[str, Field(pattern=NODE_PATTERN)]
+PciAddress = Annotated[str, Field(pattern=PCI_PATTERN)]
 CorrelationId = Annotated[str, Field(pattern=CORRELATION_PATTERN)]
 
 

@@ -19,6 +19,7 @@ from ppn.host.agent.service import LOOK_SECONDS, Service
 from ppn.host.agent.tickets import Tickets
 from ppn.host.bridge import network_change
 from ppn.host.execute import as_errors, sweep
+from ppn.host.forecast import with_buffer
 from ppn.host.kvm import ensure_verdict
 from ppn.host.model import NodeState
 from ppn.host.state import read_boot_id, read_state
@@ -116,10 +117,10 @@ class Observer:
         mark = table.mark()
         busy = table.changed_since(mark)
         # Listed before the node is read: what ends meanwhile is seen there or counted here.
-        in_flight = table.in_flight()
+        in_flight, kept_mib = table.in_flight(), table.kept_mib()
         with as_errors("read the node"):
-            node = read_state(self._service.paths, self._uri, deadline=LOOK_SECONDS)
-            strange = strange_qemus(self._service.paths)
+            seen = read_state(self._service.paths, self._uri, deadline=LOOK_SECONDS)
+            node, strange = with_buffer(seen, kept_mib), strange_qemus(self._service.paths)
         return Look(node, busy | table.changed_since(mark), strange, in_flight)
 
     def _judge(self, look: Look) -> None:

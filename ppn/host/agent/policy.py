@@ -21,7 +21,7 @@ from ppn.wire.agent import (
     Ticket,
 )
 
-# Changes that a spec can say; a detach is the one that none can.
+# Changes that a spec can say; detaching and what is done with drives none can.
 Making = Spawn | Destroy | Stop | Start | Resize | Attach
 
 
@@ -104,7 +104,7 @@ def wanted(change: Making, node: NodeState) -> VmSpec:
         return _spawned(change.vm, node.vm(change.vm.name))
     if isinstance(change, Destroy):
         return removal(change.vm, node.vm(change.vm))
-    spec = _known(change.vm, node)
+    spec = _spec(known(change.vm, node))
     match change:
         case Stop():
             return spec.model_copy(update={"state": "stopped"})
@@ -148,13 +148,23 @@ def _spawned(spec: VmSpec, actual: VmView | None) -> VmSpec:
     )
 
 
-def _known(name: str, node: NodeState) -> VmSpec:
+def known(name: str, node: NodeState) -> VmView:
+    """A VM of which all is known.
+
+    Raises:
+        Refusal: it is not here, or has no readable sidecar.
+    """
     actual = node.vm(name)
     if actual is None:
         raise unknown(name)
+    _spec(actual)
+    return actual
+
+
+def _spec(actual: VmView) -> VmSpec:
     if actual.spec is None:
         raise Refusal(
-            f"vm {name}: its sidecar is {actual.sidecar}, so what it was cannot be known",
+            f"vm {actual.name}: its sidecar is {actual.sidecar}, so what it was cannot be known",
             code=f"sidecar_{actual.sidecar}",
             constraint="VM sidecar",
             hint="put the sidecar back, or destroy the vm, which removes its disks",

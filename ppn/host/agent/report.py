@@ -82,6 +82,7 @@ def vm_report(vm: VmView, settling: Container[str] = frozenset()) -> VmReport:
         cpu_seconds=vm.cpu_seconds,
         disk_gib=spec.disk_gib if spec is not None else 0,
         disks=spec.disks if spec is not None else (),
+        drives=vm.drives,
         address=vm.lease.address if vm.lease is not None else None,
         ports=_ports(vm.lease) if vm.lease is not None else (),
         accelerator=vm.accelerator,
@@ -115,11 +116,28 @@ def changed(outcome: Outcome, settling: Container[str] = frozenset()) -> dict[st
         outcome: of the change.
         settling: VMs whose memory still moves.
     """
+    return told(tuple(map(str, outcome.actions)), outcome.vm, settling, outcome.warnings)
+
+
+def told(
+    actions: tuple[str, ...],
+    vm: VmView | None,
+    settling: Container[str] = frozenset(),
+    warnings: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """What was done to a VM, as its caller reads it.
+
+    Args:
+        actions: the steps taken, in words.
+        vm: the VM as it is now; None when it is gone.
+        settling: VMs whose memory still moves.
+        warnings: what went another way than wanted, in words.
+    """
     return Changed(
-        changed=bool(outcome.actions),
-        actions=tuple(map(str, outcome.actions)),
-        vm=vm_report(outcome.vm, settling) if outcome.vm is not None else None,
-        warnings=outcome.warnings,
+        changed=bool(actions),
+        actions=actions,
+        vm=vm_report(vm, settling) if vm is not None else None,
+        warnings=warnings,
     ).model_dump(mode="json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,10 +11,11 @@ from typing import Any, assert_never
 import structlog
 
 from ppn.errors import PpnError
+from ppn.host.agent.drives import DriveAttachment, Place, detach_drive
 from ppn.host.agent.first_output import FirstOutput, file_size
 from ppn.host.agent.policy import unknown, wanted
 from ppn.host.agent.recovery import Repair, Task
-from ppn.host.agent.report import changed, vm_report
+from ppn.host.agent.report import changed, told, vm_report
 from ppn.host.agent.settling import Settling
 from ppn.host.agent.table import LockTable
 from ppn.host.agent.timeline import Recorder, Timelines
@@ -22,20 +24,22 @@ from ppn.host.backend import Backend
 from ppn.host.detach import prepare_detach
 from ppn.host.enforce import balloon_through, enforce_through
 from ppn.host.execute import as_errors, sweep_vm
-from ppn.host.forecast import with_in_flight, with_pins
+from ppn.host.forecast import with_buffer, with_in_flight, with_pins
 from ppn.host.kvm import ensure_verdict
 from ppn.host.model import NodeState, Pins
 from ppn.host.numa import choose_pins
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
-from ppn.host.settle import settles
+from ppn.host.settle import Clock, attach_settled, settles
 from ppn.host.state import read_boot_id, read_state, state_through
 from ppn.wire.agent import (
     Apply,
+    AttachNvme,
     Balloon,
     Change,
     Console,
     Detach,
+    DetachNvme,
     Enforce,
     ListVms,
     OneVm,
@@ -169,6 +173,8 @@ class Service:
                     lambda node: prepare_detach(body.vm, body.disk, node, discard=body.discard),
                 )
                 return changed(outcome, self.settling.vms())
+            case AttachNvme() | DetachNvme():
+                return self._move_drive(body, correlation_id)
             case Enforce():
                 with self._alone(WHOLE_NODE, body.operation, correlation_id) as backend:
                     return enforce_through(self.paths, backend).as_dict()
@@ -209,6 +215,35 @@ class Service:
                 self.timelines.forget(vm)
             return outcome
 
+    def _move_drive(self, body: AttachNvme | DetachNvme, correlation_id: str) -> dict[str, Any]:
+        """Give a VM a drive, or take it back; nothing else of the VM changes (DISK-02)."""
+        vm, address = body.vm, body.address
+        with (
+            self._alone(vm, body.operation, correlation_id) as backend,
+            self.timelines.recording(vm, body.operation, correlation_id) as recorder,
+            as_errors(f"{body.operation} {address} of vm {vm}"),
+        ):
+            place = Place(vm, address, self.paths, backend, lambda: self._with_others(vm, backend))
+            actions: tuple[str, ...] = ()
+            if isinstance(body, DetachNvme):
+                recorder.step("detach")
+                detach_drive(place)
+                actions = (f"detach drive {address} from vm {vm}",)
+            else:
+                attachment = DriveAttachment(place, self.table, self.settling, recorder.step)
+                attach_settled(attachment, Clock(time.monotonic, time.sleep))
+                actions = (f"attach drive {address} to vm {vm}",) if attachment.changed else ()
+            now = state_through(self.paths, backend).vm(vm)
+            return told(actions, now, self.settling.vms())
+
+    def _with_others(self, vm: str, backend: Backend) -> NodeState:
+        """The node as it is, with what operations on other VMs will take counted as taken."""
+        # Listed before the node is read: what ends meanwhile is seen there or counted here.
+        others = [other for other in self.table.in_flight() if other.name != vm]
+        kept_mib = self.table.kept_mib(besides=vm)
+        seen = state_through(self.paths, backend)
+        return with_buffer(with_in_flight(seen, others), kept_mib)
+
     def _do_recorded(self, vm: str, operation: str, admitted: Admit, recorder: Recorder) -> Outcome:
         recorder.step("admit")
         with as_errors(f"{operation} vm {vm}"), Backend(self._uri) as backend:
@@ -230,9 +265,10 @@ class Service:
         with self.table.aggregate.held():
             # Listed before the node is read: what ends meanwhile is seen there or counted here.
             others = [other for other in self.table.in_flight() if other.name != vm]
+            kept_mib = self.table.kept_mib(besides=vm)
             busy = {going.vm for going in self.table.going()} - {vm}
             seen = state_through(self.paths, backend)
-            work = admitted(with_in_flight(seen, others))
+            work = admitted(with_buffer(with_in_flight(seen, others), kept_mib))
             self.table.learn(held_cpus(seen), busy)
             self.table.reserve(vm, work.spec)
             return work

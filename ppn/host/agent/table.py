@@ -39,6 +39,7 @@ class Entry:
         began: reading of the table's clock.
         spec: the VM as it shall be, once admitted.
         before: the CPUs its VM held when it began.
+        buffer_mib: memory that is kept for it beside that.
     """
 
     vm: str
@@ -47,6 +48,7 @@ class Entry:
     began: float
     spec: VmSpec | None = None
     before: Pins | None = None
+    buffer_mib: int = 0
 
 
 class AgentBusy(PpnError):
@@ -173,6 +175,17 @@ class LockTable:
         """Note what an admitted operation will take; under the aggregate section."""
         with self._guard:
             self._entries[vm] = replace(self._entries[vm], spec=spec)
+
+    def keep(self, vm: str, mib: int) -> None:
+        """Keep so much memory for an admitted operation; under the aggregate section (DISK-03)."""
+        with self._guard:
+            self._entries[vm] = replace(self._entries[vm], buffer_mib=mib)
+
+    def kept_mib(self, besides: str = "") -> int:
+        """The memory in MiB that is kept for operations in flight, but for one VM's."""
+        with self._guard:
+            entries = tuple(self._entries.values())
+        return sum(entry.buffer_mib for entry in entries if entry.vm != besides)
 
     def learn(self, found: Details, busy: Container[str]) -> None:
         """Take over which CPUs the VMs hold that nobody was changing when the node was read.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ppn.errors import Refusal
 from ppn.host.spec import Disk, VmSpec
 from ppn.wire import agent
-from ppn.wire.fleet import ResizeOrder
+from ppn.wire.fleet import NvmeOrder, ResizeOrder
 from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, malformed
 
 TICKET_HEADER = "Ppn-Ticket"
@@ -97,6 +97,21 @@ ROUTES = (
         "Take a disk from a VM; `discard` removes its data too.",
         agent.Changed,
         query=("discard",),
+    ),
+    Route(
+        "POST",
+        f"{VM}/nvme",
+        agent.AttachNvme,
+        "Give a running VM a whole NVMe drive; answers once its memory is steady.",
+        agent.Changed,
+        NvmeOrder,
+    ),
+    Route(
+        "DELETE",
+        f"{VM}/nvme/{{address}}",
+        agent.DetachNvme,
+        "Take an NVMe drive from a VM.",
+        agent.Changed,
     ),
     Route(
         "GET",

@@ -14,14 +14,14 @@ from tests.integration.host.node import Node, wait_for
 class Attaching:
     """Attaches a disk and lets the balloon give all memory back, as a passed drive makes it."""
 
-    def __init__(self, node: Node, backend: Backend) -> None:
-        self.node, self.backend = node, backend
+    def __init__(self, node: Node, backend: Backend, buffer_mib: int) -> None:
+        self.node, self.backend, self.buffer_mib = node, backend, buffer_mib
         self.stages: list[Stage] = []
         self.seen: list[int] = []
         self.reserved: list[int] = []
 
-    def reserve(self, mib: int) -> None:
-        self.reserved.append(mib)
+    def reserve(self) -> None:
+        self.reserved.append(self.buffer_mib)
 
     def release(self) -> None:
         self.reserved.clear()
@@ -54,8 +54,8 @@ def test_ready_is_said_when_the_balloon_is_steady(node: Node) -> None:
         state = node.state()
         buffer = admit_buffer(state.vms[0], state)
         assert buffer == 256 + OVERHEAD_MIB
-        attaching = Attaching(node, backend)
-        attach_settled(attaching, buffer, Clock(time.monotonic, time.sleep))
+        attaching = Attaching(node, backend, buffer)
+        attach_settled(attaching, Clock(time.monotonic, time.sleep))
     assert attaching.stages == [
         *(Stage.RESERVING, Stage.ATTACHING, Stage.STABILISING, Stage.READY),
     ]

@@ -15,7 +15,10 @@ from ppn.host.spec import SpecInvalid
 from ppn.wire.agent import Attach, Destroy, Operation, Resize, Spawn, Start, Stop, Ticket
 from tests.unit.host.builders import make_node, make_spec, make_view
 
-CHANGES = ("spawn", "destroy", "stop", "start", "resize", "attach", "detach")
+CHANGES = (
+    *("spawn", "destroy", "stop", "start", "resize"),
+    *("attach", "detach", "attach_nvme", "detach_nvme"),
+)
 QUESTIONS = ("list", "show", "node", "timeline", "console")
 ROOT_ONLY = ("apply", "enforce", "balloon", "probe_kvm")
 NONCE = "0" * 32
@@ -30,6 +33,8 @@ def operation(name: str) -> Operation:
         "apply": {"vm": spec},
         "attach": {"vm": "web", "disk": {"name": "data", "size_gib": 1}},
         "detach": {"vm": "web", "disk": "data"},
+        "attach_nvme": {"vm": "web", "address": "0000:01:00.0"},
+        "detach_nvme": {"vm": "web", "address": "0000:01:00.0"},
         "balloon": {"vm": "web", "mib": 64},
         "list": {},
         "node": {},

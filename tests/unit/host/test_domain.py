@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppn.host.devices import device_of, drives_of, files_of
 from ppn.host.domain import DirectBoot, DomainInput, disk_xml, domain_xml, free_target
 from ppn.host.model import Accelerator, Pins
 from ppn.host.network import Interface, interface_of
 from ppn.host.paths import Paths
+from ppn.host.spec import PCI_PATTERN
 from tests.unit.host.builders import UUID, make_spec
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -26,8 +28,9 @@ def given_input(
     boot: DirectBoot | None = TINY,
     pins: Pins | None = None,
     interface: Interface | None = None,
+    drives: tuple[str, ...] = (),
 ) -> DomainInput:
-    return DomainInput(UUID, FILES, boot, accelerator, weight, pins, interface)
+    return DomainInput(UUID, FILES, boot, accelerator, weight, pins, interface, drives)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +104,27 @@ def test_hot_added_disk_is_the_one_of_the_whole_domain() -> None:
         for disk in (whole.findall("devices/disk")[1], alone)
     ]
     assert attributes[0] == attributes[1]
+
+
+ADDRESSES = st.from_regex(PCI_PATTERN, fullmatch=True).map(str.strip)
+
+
+@given(st.lists(ADDRESSES, max_size=4, unique=True))
+def test_its_drives_are_in_the_domain_and_found_there_again(drives: list[str]) -> None:
+    """DISK-02: a VM that starts has its drives, and each takes a root port of its own."""
+    domain = fromstring(domain_xml(make_spec(), given_input(drives=tuple(drives))))
+    bare = fromstring(domain_xml(make_spec(), given_input()))
+    assert drives_of(domain) == set(drives) and files_of(domain) == files_of(bare)
+    ports = "devices/controller[@model='pcie-root-port']"
+    assert len(domain.findall(ports)) == len(bare.findall(ports)) + len(drives)
+    for drive in drives:
+        device = fromstring(device_of(domain, drive) or "")
+        assert device.tag == "hostdev" and device.get("managed") == "no"
+    assert device_of(bare, "0000:01:00.0") is None
+
+
+def test_a_disk_is_found_by_its_file() -> None:
+    """DISK-01: to take it away."""
+    domain = fromstring(domain_xml(make_spec(), given_input()))
+    disk = fromstring(device_of(domain, str(FILES.root_disk)) or "")
+    assert (disk.tag, disk.findtext("serial")) == ("disk", "root")

@@ -14,47 +14,13 @@ from ppn.host.nvme import (
     Drive,
     admit_passthrough,
     carry_out,
+    give_back,
     hostdev_xml,
     plan_bind,
     plan_release,
     read_drive,
 )
-
-DRIVE, TWIN, NIC, BRIDGE = "0000:01:00.0", "0000:01:00.1", "0000:02:00.0", "0000:00:01.0"
-NVME, ETHERNET, PORT = "0x010802", "0x020000", "0x060400"
-
-
-class Sysfs:
-    """A machine's PCI devices as files."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.devices = root / "sys/bus/pci/devices"
-        self.drivers = root / "sys/bus/pci/drivers"
-        self.groups = root / "sys/kernel/iommu_groups"
-        for folder in (self.devices, self.groups, self.drivers / "vfio-pci", root / "proc/self"):
-            folder.mkdir(parents=True)
-
-    def add(self, address: str, code: str, driver: str | None, group: int | None) -> Path:
-        """One device, with its driver and its IOMMU group."""
-        device = self.devices / address
-        device.mkdir()
-        (device / "class").write_text(f"{code}\n")
-        (device / "driver_override").write_text("(null)\n")
-        if driver is not None:
-            (self.drivers / driver).mkdir(exist_ok=True)
-            (device / "driver").symlink_to(f"../../drivers/{driver}")
-        if group is not None:
-            members = self.groups / str(group) / "devices"
-            members.mkdir(parents=True, exist_ok=True)
-            (members / address).symlink_to(device)
-            (device / "iommu_group").symlink_to(members.parent)
-        return device
-
-    def drive(self, address: str = DRIVE) -> Drive:
-        """The device as ppn reads it."""
-        blocks = read_blocks(self.root / "sys", self.root / "proc")
-        return read_drive(self.root / "sys", address, blocks)
+from tests.pci import BRIDGE, DRIVE, ETHERNET, NIC, NVME, PORT, TWIN, Sysfs
 
 
 @pytest.fixture
@@ -104,6 +70,27 @@ def test_what_vfio_has_is_left_and_can_be_given_back(sysfs: Sysfs) -> None:
         (f"devices/{DRIVE}/driver/unbind", DRIVE),
         ("drivers_probe", DRIVE),
     ]
+
+
+def test_a_bind_that_was_cut_short_is_undone(sysfs: Sysfs) -> None:
+    """DISK-02: before the drive lost its driver, and after; the bridge is left alone."""
+    assert words(plan_release(sysfs.drive())) == [(f"devices/{DRIVE}/driver_override", "\n")]
+    (sysfs.devices / DRIVE / "driver").unlink()
+    assert words(plan_release(sysfs.drive())) == [
+        (f"devices/{DRIVE}/driver_override", "\n"),
+        ("drivers_probe", DRIVE),
+    ]
+
+
+def test_a_drive_goes_back_unless_another_of_its_group_is_kept(sysfs: Sysfs) -> None:
+    """DISK-02: and one that was pulled out is no trouble."""
+    sysfs.add(TWIN, NVME, "vfio-pci", 7)
+    override = sysfs.devices / DRIVE / "driver_override"
+    give_back(sysfs.root / "sys", DRIVE, kept=[TWIN])
+    assert override.read_text() == "(null)\n"
+    give_back(sysfs.root / "sys", DRIVE, kept=[NIC])
+    assert override.read_text() == "\n"
+    give_back(sysfs.root / "sys", "0000:09:00.0")
 
 
 def test_without_an_iommu_it_is_refused_with_the_reason(sysfs: Sysfs, tmp_path: Path) -> None:
