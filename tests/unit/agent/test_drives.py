@@ -132,7 +132,11 @@ class House:
         """The whole of an attach; whether it changed anything."""
         attachment = DriveAttachment(self.place(vm), self.table, self.settling, self.stages.append)
         with self.table.operation(vm, "attach_nvme", "test-1234"):
-            attach_settled(attachment, Clock(lambda: self.time, self.sleep))
+            try:
+                attach_settled(attachment, Clock(lambda: self.time, self.sleep))
+            finally:
+                # Before the operation's end, with which its entry goes in any case.
+                assert self.table.kept_mib() == 0
         return attachment.changed
 
     def sleep(self, seconds: float) -> None:

@@ -75,7 +75,8 @@ def test_what_vfio_has_is_left_and_can_be_given_back(sysfs: Sysfs) -> None:
 def test_a_bind_that_was_cut_short_is_undone(sysfs: Sysfs) -> None:
     """DISK-02: before the drive lost its driver, and after; the bridge is left alone."""
     assert words(plan_release(sysfs.drive())) == [(f"devices/{DRIVE}/driver_override", "\n")]
-    (sysfs.devices / DRIVE / "driver").unlink()
+    for address in (DRIVE, BRIDGE):
+        (sysfs.devices / address / "driver").unlink()
     assert words(plan_release(sysfs.drive())) == [
         (f"devices/{DRIVE}/driver_override", "\n"),
         ("drivers_probe", DRIVE),
