@@ -44,7 +44,7 @@ NEARLY = st.builds(
 )
 CUT = st.builds(lambda body, at: body[:at], NEARLY, st.integers(0, 200))
 BODY = st.binary(max_size=64) | JSON.map(lambda value: json.dumps(value).encode()) | NEARLY | CUT
-TARGETS = [route.path.format(vm="web", disk="data") for route in ROUTES]
+TARGETS = [route.path.format(vm="web", disk="data", address="0000:01:00.0") for route in ROUTES]
 TARGET = st.sampled_from(TARGETS) | st.from_regex(r"/[!-~]{0,40}", fullmatch=True)
 METHOD = st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"])
 TICKETS = st.sampled_from([TICKET]) | st.dictionaries(st.sampled_from(sorted(TICKET)), JSON)
