@@ -178,7 +178,7 @@ def role_variables(
             unit(node_proxy.UNIT, PROXY_SETTINGS, NODE_KEY, MARKER),
         ]
     return {
-        "packages": packages,
+        "packages": list(dict.fromkeys(packages)),
         "users": users,
         "files": [file_variables(path, file) for path, file in files.items()],
         "units": units,
