@@ -69,7 +69,7 @@ def plan(
     if state.needs_reload or UNIT_FILE in differing:
         calls.append(("daemon-reload",))
     if not state.enabled:
-        calls.append(("enable", UNIT))
+        calls.append(("enable", "--no-reload", UNIT))
     if not state.active:
         calls.append(("start", UNIT))
     elif FILE in differing or state.loaded != files[FILE].status.sha256:

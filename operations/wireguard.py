@@ -203,7 +203,7 @@ def interface(
         yield StringCommand("systemctl", "daemon-reload")
     unit = QuoteString(f"wg-quick@{pool.interface}.service")
     if steps.enable:
-        yield StringCommand("systemctl", "enable", unit)
+        yield StringCommand("systemctl", "enable", "--no-reload", unit)
     if steps.up:
         yield StringCommand("systemctl", steps.up, unit)
     if steps.synchronise:

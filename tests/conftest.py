@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,30 +11,39 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-# What was done, and whether its outcome was the promised one, by test.
-seen = pytest.StashKey[dict[str, tuple[str, bool]]]()
+TESTS = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that share a lab or a node on one worker: those of one folder."""
+    for item in items:
+        folder = item.path.parent.relative_to(TESTS)
+        if "unit" not in folder.parts:
+            item.add_marker(pytest.mark.xdist_group(folder.as_posix()))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note how a test of a fault ended."""
+    """Write what fault a test makes into its report."""
     report = yield
     mark = item.get_closest_marker("fault")
-    if mark is not None and (report.when == "call" or report.failed):
-        known = item.config.stash.setdefault(seen, {})
-        known[item.nodeid] = (mark.args[0], report.passed)
+    if mark is not None:
+        report.user_properties.append(("fault", mark.args[0]))
     return report
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """End the run with what was done to the pool and whether it held."""
-    found = config.stash.get(seen, {})
-    if not found:
+    held = {
+        str(what): outcome == "passed"
+        for outcome in ("passed", "failed", "error")
+        for report in terminalreporter.getreports(outcome)
+        for what in dict(report.user_properties).values()
+    }
+    if not held:
         return
     terminalreporter.section("faults")
-    for what, held in found.values():
-        terminalreporter.write_line(f"{'held  ' if held else 'FAILED'} {what}")
+    for what in sorted(held):
+        terminalreporter.write_line(f"{'held  ' if held[what] else 'FAILED'} {what}")

@@ -38,7 +38,7 @@ def test_first_time_it_is_written_checked_enabled_and_started() -> None:
     assert files[0]["check"] == ["nft", "-c", "-f", "{}"]
     assert texts(commands[1:]) == [
         "systemctl daemon-reload",
-        "systemctl enable ppn-nftables.service",
+        "systemctl enable --no-reload ppn-nftables.service",
         "systemctl start ppn-nftables.service",
     ]
 

@@ -29,7 +29,8 @@ def test_running_unit_is_left_alone() -> None:
 
 def test_unknown_unit_is_enabled_and_started() -> None:
     assert plan((AGENT,), Units({}, {}), NOTHING) == (
-        ("enable", "agent.service"),
+        ("enable", "--no-reload", "agent.service"),
+        ("daemon-reload",),
         ("start", "agent.service"),
     )
 
@@ -71,7 +72,8 @@ def test_static_unit_needs_no_enabling() -> None:
 def test_stopped_and_disabled() -> None:
     off = replace(AGENT, enabled=False, running=False)
     assert plan((off,), units(RUNNING), NOTHING) == (
-        ("disable", "agent.service"),
+        ("disable", "--no-reload", "agent.service"),
+        ("daemon-reload",),
         ("stop", "agent.service"),
     )
 
@@ -99,4 +101,15 @@ def test_unreadable_files_are_refused() -> None:
 
 def test_commands() -> None:
     commands, _ = yielded(systemd.units, {UnitStatuses: Units({}, {})}, units=(AGENT,))
-    assert texts(commands) == ["systemctl enable agent.service", "systemctl start agent.service"]
+    assert texts(commands) == [
+        "systemctl enable --no-reload agent.service",
+        "systemctl daemon-reload",
+        "systemctl start agent.service",
+    ]
+
+
+def test_units_enabled_together_cost_one_reload() -> None:
+    wanted = (AGENT, replace(AGENT, name="other.service", running=False))
+    calls = plan(wanted, Units({}, {}), NOTHING)
+    assert calls.count(("daemon-reload",)) == 1
+    assert [call[0] for call in calls] == ["enable", "enable", "daemon-reload", "start"]

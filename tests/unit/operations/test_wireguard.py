@@ -177,7 +177,7 @@ def test_first_interface_is_written_enabled_and_started(registry: str) -> None:
     ]
     assert "wg-quick strip" in files[0]["check"][2]
     assert texts(calls) == [
-        "systemctl enable wg-quick@ppn0.service",
+        "systemctl enable --no-reload wg-quick@ppn0.service",
         "systemctl start wg-quick@ppn0.service",
     ]
 
@@ -200,7 +200,7 @@ def test_interface_that_is_a_program_is_held_by_systemd_from_its_first_start(reg
     assert (files[2]["path"], files[2]["content"]) == (DROP_IN, SUPERVISION)
     assert texts(calls) == [
         "systemctl daemon-reload",
-        "systemctl enable wg-quick@ppn0.service",
+        "systemctl enable --no-reload wg-quick@ppn0.service",
         "systemctl start wg-quick@ppn0.service",
     ]
 
