@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-TESTS = Path(__file__).resolve().parent
+
+class FolderScheduling(LoadScopeScheduling):
+    """Keeps the tests that share a lab or a node on one worker: those of one folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].rpartition("/")[0]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a lab or a node on one worker: those of one folder."""
-    for item in items:
-        folder = item.path.parent.relative_to(TESTS)
-        if "unit" not in folder.parts:
-            item.add_marker(pytest.mark.xdist_group(folder.as_posix()))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """With `--dist loadscope`, let a scope be a folder."""
+    return FolderScheduling(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.hookimpl(wrapper=True)
