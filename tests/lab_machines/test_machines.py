@@ -143,8 +143,10 @@ def test_changes_are_live(machines: LabPool, tmp_path: Path) -> None:
     """BAL-12, CPU-07: weight and balloon leave QEMU's pid and the guest's boot as they were."""
 
     def identity() -> tuple[int, str]:
-        ready = [line for line in machines.serial("server", "light") if "boot_id=" in line]
-        return machines.vms("server")["light"]["pid"], ready[-1].split("boot_id=")[1].split()[0]
+        said = "\n".join(machines.serial("server", "light"))
+        # A line may be read while it is being written.
+        boots = re.findall(r"boot_id=([0-9a-f-]{36})", said)
+        return machines.vms("server")["light"]["pid"], boots[-1]
 
     before = identity()
     alone = inventory_with(tmp_path, ALONE)
