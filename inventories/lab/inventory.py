@@ -8,7 +8,7 @@ nodes = [
     (
         "relay",
         {
-            "roles": ["relay", "controller"],
+            "roles": ["relay", "controller", "tenant-proxy"],
             "site": "cloud",
             "mesh_address": "10.8.0.1",
             "endpoint": "198.51.100.10:51820",

@@ -77,17 +77,22 @@ class Registry:
         return Registry({**self.keys, node: key})
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is the base64 form of 32 bytes, as WireGuard writes a key."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(key) == KEY_BYTES and base64.b64encode(key).decode() == text
+
+
 def check_key(text: str, node: str) -> None:
     """Refuse a text that is not the base64 form of 32 bytes.
 
     Raises:
         KeyInvalid: with the node's name and the text.
     """
-    try:
-        sound = len(base64.b64decode(text, validate=True)) == KEY_BYTES
-    except (binascii.Error, ValueError):
-        sound = False
-    if not sound or base64.b64encode(base64.b64decode(text)).decode() != text:
+    if not is_key(text):
         raise KeyInvalid(
             f"node {node}: {text!r} is no WireGuard public key",
             hint="a key is 44 characters, as `wg pubkey` prints it",

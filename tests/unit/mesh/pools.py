@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import strategies as st
 
-from ppn.inventory import Node, Pool
+from ppn.inventory import Node, Pool, TenantPeer
 from ppn.mesh.registry import Registry
 
 MESH = IPv4Network("10.8.0.0/24")
@@ -45,9 +45,14 @@ def node(
     )
 
 
-def pool(*nodes: Node) -> Pool:
+def customer(name: str, host: int, tenant: str = "acme") -> TenantPeer:
+    """A customer's machine in the mesh 10.8.0.0/24."""
+    return TenantPeer(name, tenant, MESH[host], key_of(name))
+
+
+def pool(*nodes: Node, customers: tuple[TenantPeer, ...] = ()) -> Pool:
     """A pool of these nodes."""
-    return Pool(MESH, "ppn0", 51820, nodes)
+    return Pool(MESH, "ppn0", 51820, nodes, customers)
 
 
 RELAY = node("relay", 1, "cloud", ("relay",), "198.51.100.1:51820")
@@ -58,24 +63,29 @@ SMALL = pool(RELAY, SERVER, LAPTOP, PHONE)
 
 
 @st.composite
-def pools(draw: st.DrawFn, relays: bool | None = None) -> Pool:
+def pools(draw: st.DrawFn, relays: bool | None = None, customers: bool | None = None) -> Pool:
     """Any sound pool.
 
     Args:
         relays: whether it has one or more; both when not given.
+        customers: whether it has customers and a relay; both when not given.
     """
-    hosts = draw(st.lists(st.integers(1, 254), min_size=1, max_size=6, unique=True))
+    customers = customers if customers is not None else relays is True and draw(st.booleans())
+    relays = True if customers else relays
+    hosts = draw(st.lists(st.integers(1, 250), min_size=1, max_size=6, unique=True))
     nodes = []
     for index, host in enumerate(hosts):
         is_relay = (relays is not False) and draw(st.booleans())
         is_relay = is_relay or (relays is True and index == len(hosts) - 1)
         endpoint = f"198.51.100.{host}:51820" if is_relay or draw(st.booleans()) else None
+        is_proxy = customers and (index == 0 or draw(st.booleans()))
+        roles = {"relay": is_relay, "tenant-proxy": is_proxy}
         nodes.append(
             Node(
                 f"n{host}",
                 IPv4Address(MESH[host]),
                 draw(st.sampled_from("abc")),
-                frozenset({"relay"} if is_relay else set()),
+                frozenset(role for role, has in roles.items() if has),
                 endpoint,
                 ranges=tuple(
                     IPv4Network(f"192.168.{host}.{part * 128}/25")
@@ -84,4 +94,5 @@ def pools(draw: st.DrawFn, relays: bool | None = None) -> Pool:
                 site_endpoint=draw(st.sampled_from([None, f"192.0.2.{host}:51820"])),
             )
         )
-    return pool(*nodes)
+    found = (customer("one", 251), customer("two", 252, "beta")) if customers else ()
+    return pool(*nodes, customers=found)

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppn.inventory import NodeUnknown, pool_from_data
+from ppn.host.spec import OWNER_PATTERN
+from ppn.inventory import NodeUnknown, TenantPeer, pool_from_data
+from ppn.inventory.tenants import TENANT
+from tests.unit.mesh.pools import key_of
 
 RELAY: dict[str, Any] = {
     "roles": ["relay"],
@@ -144,6 +147,86 @@ def test_unknown_node_is_named_with_the_known() -> None:
         pool.node("rely")
 
 
+PROXY: dict[str, Any] = RELAY | {"roles": ["relay", "tenant-proxy"]}
+PEER: dict[str, Any] = {
+    "name": "acme-laptop",
+    "tenant": "acme",
+    "mesh_address": "10.8.0.200",
+    "public_key": key_of("acme-laptop"),
+}
+OTHER: dict[str, Any] = {
+    "name": "beta-desk",
+    "tenant": "beta",
+    "mesh_address": "10.8.0.201",
+    "public_key": key_of("beta-desk"),
+}
+
+
+def peers_judged(
+    *peers: object, **nodes: dict[str, Any]
+) -> tuple[tuple[TenantPeer, ...], list[str]]:
+    """The customers of a pool, and what is wrong with them for each of its nodes."""
+    pool, found = pool_from_data({"tenant_peers": list(peers)}, nodes or {"relay": PROXY})
+    texts = list(found.values())
+    assert all(one == texts[0] for one in texts) and len(texts) in (0, len(nodes or "1"))
+    assert bool(pool.nodes) is not bool(texts), "a bad customer leaves no node as it should be"
+    return pool.tenant_peers, texts[0] if texts else []
+
+
+def test_customers_are_peers_and_no_nodes() -> None:
+    """MESH-03: a customer has an address of the mesh, and is not in the list of nodes."""
+    peers, none = peers_judged(PEER, OTHER)
+    assert none == []
+    assert peers == (
+        TenantPeer("acme-laptop", "acme", IPv4Address("10.8.0.200"), key_of("acme-laptop")),
+        TenantPeer("beta-desk", "beta", IPv4Address("10.8.0.201"), key_of("beta-desk")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"name": None}, "tenant_peer_name_invalid"),
+        ({"name": "a\n[Peer]"}, "tenant_peer_name_invalid"),
+        ({"name": "relay"}, "name_duplicate"),
+        ({"name": "beta-desk"}, "name_duplicate"),
+        ({"tenant": ""}, "tenant_invalid"),
+        ({"tenant": 7}, "tenant_invalid"),
+        ({"tenant": "operator"}, "tenant_invalid"),
+        ({"mesh_address": None}, "address_missing"),
+        ({"mesh_address": "10.8.0"}, "address_invalid"),
+        ({"mesh_address": "10.8.0.0"}, "address_out_of_range"),
+        ({"mesh_address": "10.9.0.7"}, "address_out_of_range"),
+        ({"mesh_address": "10.8.0.1"}, "address_duplicate"),
+        ({"mesh_address": "10.8.0.201"}, "address_duplicate"),
+        ({"public_key": None}, "public_key_invalid"),
+        ({"public_key": "short"}, "public_key_invalid"),
+        ({"public_key": key_of("x").rstrip("=")}, "public_key_invalid"),
+        ({"public_key": key_of("beta-desk")}, "public_key_duplicate"),
+        ({"endpoint": "198.51.100.7:51820"}, "tenant_peer_key_unknown"),
+    ],
+)
+def test_one_problem_of_one_customer(change: dict[str, Any], code: str) -> None:
+    peers, texts = peers_judged(OTHER, PEER | change)
+    assert (peers, codes(texts)) == ((), [code])
+    assert "tenant peer" in texts[0]
+
+
+def test_customers_need_a_proxy_they_can_reach() -> None:
+    for peers in ("acme", [7], [None]):
+        found = pool_from_data({"tenant_peers": peers}, {"relay": PROXY})[1]
+        assert codes(found["relay"]) in (["tenant_peers_invalid"], ["tenant_peer_invalid"])
+    assert codes(peers_judged(PEER, relay=RELAY)[1]) == ["tenant_proxy_missing"]
+    hidden = LAPTOP | {"roles": ["tenant-proxy"]}
+    assert codes(peers_judged(PEER, laptop=hidden)[1]) == ["tenant_proxy_unreachable"]
+    assert peers_judged(PEER, laptop=hidden, relay=RELAY)[1] == []
+    assert peers_judged(PEER, laptop=hidden | {"endpoint": "192.0.2.7:51820"})[1] == []
+
+
+def test_a_tenant_is_named_as_an_owner_of_vms_is() -> None:
+    assert f"^{TENANT.pattern}$" == OWNER_PATTERN
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -169,3 +252,12 @@ def test_any_data_are_judged_and_no_bad_node_gets_in(data: dict[str, dict[str, A
     assert {node.name for node in pool.nodes} | set(found) == set(data)
     assert not {node.name for node in pool.nodes} & set(found)
     assert all(texts and all(text for text in texts) for texts in found.values())
+
+
+PEER_KEYS = st.one_of(st.sampled_from([*PEER]), st.text(), st.integers())
+
+
+@given(st.lists(st.one_of(VALUES, st.dictionaries(PEER_KEYS, VALUES))))
+def test_any_customers_are_judged_and_no_bad_one_gets_in(peers: list[Any]) -> None:
+    found, texts = peers_judged(*peers)
+    assert found == () and bool(texts) is bool(peers)
