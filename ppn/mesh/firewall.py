@@ -4,6 +4,9 @@ The table `inet ppn` judges only what enters or leaves through the mesh interfac
 mesh addresses that arrive from anywhere else. The underlay is not its business: WireGuard's UDP
 port and SSH stay as reachable as they were. No other table is touched. Ports of VMs are opened
 by the node's own table (`ppn.host.rules`); this one says who may come that far.
+
+A customer's machine may open connections to the ports of tenant proxies, and nothing else: no other
+packet with its address gets into a node or through a relay, and no node may call it (MESH-03).
 """
 
 from __future__ import annotations
@@ -22,19 +25,25 @@ FILE = "/etc/nftables.d/ppn.nft"
 
 @dataclass(frozen=True)
 class Service:
-    """A port that mesh nodes may reach on a node.
+    """A port that others of the mesh may reach on a node.
 
     Args:
         port: destination port.
         protocol: of the transport layer.
         from_role: only nodes with this role may; all nodes when `None`.
         on_role: only on nodes with this role; on all when `None`.
+        for_tenants: whether customers' machines may, too.
     """
 
     port: int
     protocol: Literal["tcp", "udp"] = "tcp"
     from_role: str | None = None
     on_role: str | None = None
+    for_tenants: bool = False
+
+    def is_on(self, node: Node) -> bool:
+        """Whether a node has it."""
+        return self.on_role is None or self.on_role in node.roles
 
 
 SSH = Service(22)
@@ -48,19 +57,20 @@ def ruleset(pool: Pool, node: Node, services: Iterable[Service] = (SSH,)) -> str
         node: whose file it is.
         services: what is reachable over the mesh besides ICMP and the path keeper.
     """
+    services = tuple(services)
     lines = [
         "# Written by ppn from the inventory; changes made here are undone by the next run.",
         f"table inet {TABLE}",
         f"delete table inet {TABLE}",
         f"table inet {TABLE} {{",
         *_block("chain input", _input(pool, node, services)),
-        *_block("chain forward", _forward(pool, node)),
+        *_block("chain forward", _forward(pool, node, services)),
         "}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _input(pool: Pool, node: Node, services: Iterable[Service]) -> Iterator[str]:
+def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[str]:
     mesh = pool.interface
     yield "type filter hook input priority filter; policy accept;"
     if node.vm_range is not None:
@@ -76,7 +86,14 @@ def _input(pool: Pool, node: Node, services: Iterable[Service]) -> Iterator[str]
         f"ip6 saddr {probes} ip6 daddr {probe_address(pool, node)} udp dport {KEEPER_PORT} accept"
     )
     yield f"ip6 saddr {probes} meta l4proto ipv6-icmp accept"
-    # Answers may come from a range behind a node; questions may not.
+    customers = [peer.address for peer in pool.tenant_peers]
+    for service in services:
+        if service.for_tenants and customers and service.is_on(node):
+            yield (
+                f"ip saddr {_set(customers)} ip daddr {node.address}"
+                f" {service.protocol} dport {service.port} accept"
+            )
+    # Customers end here. Answers may come from a range behind a node; questions may not.
     yield f"ip saddr != {_set([*nodes, *_ranges(pool)])} counter drop"
     yield "ct state established,related accept"
     yield f"ip saddr {_set(nodes)} meta l4proto icmp accept"
@@ -84,12 +101,12 @@ def _input(pool: Pool, node: Node, services: Iterable[Service]) -> Iterator[str]
         sources = [
             one.address for one in pool.nodes if service.from_role in (None, *sorted(one.roles))
         ]
-        if sources and (service.on_role is None or service.on_role in node.roles):
+        if sources and service.is_on(node):
             yield f"ip saddr {_set(sources)} {service.protocol} dport {service.port} accept"
     yield "counter drop"
 
 
-def _forward(pool: Pool, node: Node) -> Iterator[str]:
+def _forward(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[str]:
     mesh = pool.interface
     yield "type filter hook forward priority filter; policy accept;"
     known = _set([*(one.address for one in pool.nodes), *_ranges(pool)])
@@ -97,6 +114,7 @@ def _forward(pool: Pool, node: Node) -> Iterator[str]:
         # Both directions are judged alike and without state: a flow may come here midway, when
         # its direct path is lost (MESH-05).
         yield f'iifname "{mesh}" oifname "{mesh}" ip saddr {known} ip daddr {known} accept'
+        yield from _relayed_customers(pool, node, services)
     if node.ranges:
         own = _set(node.ranges)
         yield f'iifname "{mesh}" oifname != "{mesh}" ip saddr {known} ip daddr {own} accept'
@@ -114,6 +132,23 @@ def _forward(pool: Pool, node: Node) -> Iterator[str]:
         )
     yield f'iifname "{mesh}" counter drop'
     yield f'oifname "{mesh}" counter drop'
+
+
+def _relayed_customers(pool: Pool, relay: Node, services: tuple[Service, ...]) -> Iterator[str]:
+    """Customers to tenant proxies behind a relay, and the answers."""
+    customers = [peer.address for peer in pool.tenant_peers]
+    mesh = f'iifname "{pool.interface}" oifname "{pool.interface}"'
+    for service in services:
+        found = [one.address for one in pool.nodes if one != relay and service.is_on(one)]
+        if not (service.for_tenants and customers and found):
+            continue
+        port = f"{service.protocol} dport {service.port}"
+        yield f"{mesh} ip saddr {_set(customers)} ip daddr {_set(found)} {port} accept"
+        # Nobody may call a customer.
+        yield (
+            f"{mesh} ip saddr {_set(found)} ip daddr {_set(customers)}"
+            f" {service.protocol} sport {service.port} ct state established accept"
+        )
 
 
 def _ranges(pool: Pool) -> list[IPv4Network]:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 
 from ppn.mesh.firewall import SSH, Service, ruleset
 from ppn.mesh.peers import interface_of
-from tests.unit.mesh.pools import RELAY, SERVER, SMALL, pool, registry_of
+from tests.unit.mesh.pools import RELAY, SERVER, SMALL, customer, pool, registry_of
 
 LAPTOP_RULES = """\
 # Written by ppn from the inventory; changes made here are undone by the next run.
@@ -76,3 +76,41 @@ def test_services_are_for_roles_and_on_roles() -> None:
     assert "9204" not in ruleset(SMALL, RELAY, (SSH, agent))
     nobody = Service(1, from_role="nobody")
     assert "dport 1 " not in ruleset(SMALL, SERVER, (nobody,))
+
+
+DOOR = Service(9221, from_role="controller", on_role="tenant-proxy", for_tenants=True)
+CUSTOMERS = (customer("one", 201), customer("two", 202, "beta"))
+
+
+def test_a_customer_is_let_in_at_the_tenant_proxys_port_alone() -> None:
+    """MESH-03: on a relay that is a tenant proxy, one rule names customers; elsewhere none does."""
+    proxy = replace(RELAY, roles=frozenset({"relay", "tenant-proxy"}))
+    nodes = pool(proxy, SERVER, customers=CUSTOMERS)
+    assert [line for line in ruleset(nodes, proxy, (SSH, DOOR)).splitlines() if "201" in line] == [
+        "\t\tip saddr { 10.8.0.201, 10.8.0.202 } ip daddr 10.8.0.1 tcp dport 9221 accept"
+    ]
+    assert "10.8.0.201" not in ruleset(nodes, SERVER, (SSH, DOOR))
+    assert "9221" not in ruleset(nodes, SERVER, (SSH, DOOR))
+    assert "10.8.0.201" not in ruleset(nodes, proxy, (SSH,))
+
+
+def test_a_relay_lets_customers_through_to_tenant_proxies_and_only_answers_back() -> None:
+    """MESH-03: not to another customer, not to another port, and no node may call a customer."""
+    proxy = replace(SERVER, roles=frozenset({"tenant-proxy"}))
+    nodes = pool(RELAY, proxy, customers=CUSTOMERS)
+    within = '\t\tiifname "ppn0" oifname "ppn0" ip'
+    who = "{ 10.8.0.201, 10.8.0.202 }"
+    assert [line for line in ruleset(nodes, RELAY, (SSH, DOOR)).splitlines() if "201" in line] == [
+        f"{within} saddr {who} ip daddr {{ 10.8.0.2 }} tcp dport 9221 accept",
+        f"{within} saddr {{ 10.8.0.2 }} ip daddr {who} tcp sport 9221 ct state established accept",
+    ]
+    assert f"saddr {who} ip daddr 10.8.0.2 tcp dport 9221" in ruleset(nodes, proxy, (SSH, DOOR))
+
+
+def test_a_door_for_customers_is_still_for_its_own_role() -> None:
+    proxy = replace(RELAY, roles=frozenset({"relay", "tenant-proxy"}))
+    controller = replace(SERVER, roles=frozenset({"controller"}))
+    text = ruleset(pool(proxy, controller), proxy, (DOOR,))
+    assert [line for line in text.splitlines() if "9221" in line] == [
+        "\t\tip saddr { 10.8.0.2 } tcp dport 9221 accept"
+    ]
