@@ -210,8 +210,7 @@ def mesh_files(name: str, pool: Pool, registry: Registry) -> dict[str, File]:
 
 def tunnels(name: str, pool: Pool, registry: Registry) -> list[str]:
     """Public keys of the peers a node has a tunnel to."""
-    peers = interface_of(pool, registry, name).peers
-    return sorted(peer.public_key for peer in peers if peer.has_tunnel)
+    return sorted(interface_of(pool, registry, name).allowed_ips())
 
 
 def vm_variables(declaration: Declaration, data: Mapping[str, Any]) -> Variables:

@@ -268,10 +268,10 @@ def is_live(wanted: Interface, live: LiveInterface) -> bool:
     """Whether a running interface is as wanted, on whichever paths its peers are now."""
     owned = {key: peer.allowed for key, peer in live.peers.items()}
     allowed = wanted.allowed_ips(wanted.direct_in(owned))
-    keepalives = {
-        peer.public_key: KEEPALIVE_SECONDS if peer.keepalive else None
+    keepalives = dict.fromkeys(allowed) | {
+        peer.public_key: KEEPALIVE_SECONDS
         for peer in wanted.peers
-        if peer.has_tunnel
+        if peer.has_tunnel and peer.keepalive
     }
     return (
         live.port == wanted.port

@@ -12,10 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ppn.errors import PpnError
 from ppn.log import configure_log
 from ppn.mesh import app as keeper
 from ppn.mesh import status as mesh_status
 from ppn.mesh.paths import MeshPaths
+from ppn.mesh.render import customer_conf
 from ppn.mesh.tunnels import load_config, move, synchronise
 
 mesh_app = typer.Typer(
@@ -103,6 +105,27 @@ def synchronise_interface() -> None:
     Exit codes: 0 done; 1 the interface is not up or its configuration is refused.
     """
     synchronise(NODE, load_config(NODE))
+
+
+@mesh_app.command()
+def customer(name: Annotated[str, typer.Argument(help="Its name in tenant_peers.")]) -> None:
+    """Print the WireGuard configuration to hand to a customer; run it where its tunnel ends.
+
+    The private key is not in it: the customer made it, and keeps it.
+
+    Exit codes: 0 printed; 1 no customer of that name has a tunnel that ends at this node.
+    """
+    interface = load_config(NODE)
+    for one in interface.customers:
+        if one.name == name:
+            typer.echo(customer_conf(one, interface.doors), nl=False)
+            return
+    known = ", ".join(one.name for one in interface.customers) or "none"
+    raise PpnError(
+        f"no tunnel of a customer {name!r} ends at {interface.node}",
+        code="customer_unknown",
+        hint=f"those that do: {known}; run this on a relay or a tenant proxy, after the deploy",
+    )
 
 
 def _ago(now: float, moment: float | None) -> str:

@@ -13,6 +13,7 @@ dropped. The tables follow from that:
 * On a relay, and towards any relay but the carrier, a tunnel owns the node's address, probe address
   and ranges at all times. Relays have endpoints, so these tunnels are direct from the start.
 * Without a relay, every direct tunnel owns the node's address and ranges at all times.
+* A customer's tunnel ends at the doors (`ppn.mesh.customers`) and owns the customer's address.
 
 With more than one relay all relays peer with each other and with every node, and the first one
 carries; if it is lost for good, move another to the front of the inventory and run again.
@@ -27,7 +28,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from ppn.inventory import PROBE_RANGE, Node, Pool
+from ppn.inventory import PROBE_RANGE, Node, Pool, TenantPeer
+from ppn.mesh.customers import Door, doors_of
 from ppn.mesh.registry import Registry
 
 KEEPALIVE_SECONDS = 25
@@ -98,6 +100,8 @@ class Interface:
         guests: whether the node has VMs with ports.
         carrier: the peer that owns the mesh range; `None` on a relay and without one.
         peers: all other nodes that have a key, in the order of the inventory.
+        customers: the customers' machines, on a door; none elsewhere.
+        doors: all doors of the pool, on a door; none elsewhere.
     """
 
     node: str
@@ -111,6 +115,8 @@ class Interface:
     guests: bool
     carrier: str | None
     peers: tuple[Peer, ...]
+    customers: tuple[TenantPeer, ...] = ()
+    doors: tuple[Door, ...] = ()
 
     @property
     def switched(self) -> tuple[Peer, ...]:
@@ -136,11 +142,12 @@ class Interface:
         Returns:
             Per public key its networks, sorted; no network appears twice.
         """
-        return {
+        nodes = {
             peer.public_key: tuple(sorted(self._owned(peer, direct), key=_order))
             for peer in self.peers
             if peer.has_tunnel
         }
+        return nodes | {one.public_key: (IPv4Network(one.address),) for one in self.customers}
 
     def _owned(self, peer: Peer, direct: frozenset[str]) -> Iterable[Network]:
         yield IPv6Network(peer.probe)
@@ -176,8 +183,11 @@ def interface_of(pool: Pool, registry: Registry, name: str) -> Interface:
 
     Raises:
         NodeUnknown: the pool has no such node.
+        Refusal: a customer's key is a node's (`key_shared`).
     """
     node = pool.node(name)
+    doors = doors_of(pool, registry)
+    is_door = name in {door.name for door in doors}
     members = [one for one in pool.nodes if one is node or one.name in registry.keys]
     relay = next((one for one in members if one.is_relay), None)
     peers = tuple(
@@ -197,6 +207,8 @@ def interface_of(pool: Pool, registry: Registry, name: str) -> Interface:
         guests=node.vm_range is not None,
         carrier=relay.name if relay is not None and not node.is_relay else None,
         peers=peers,
+        customers=pool.tenant_peers if is_door else (),
+        doors=doors if is_door else (),
     )
 
 

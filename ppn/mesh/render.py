@@ -8,13 +8,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 from ppn.errors import PpnError
-from ppn.inventory import PROBE_RANGE
+from ppn.inventory import PROBE_RANGE, TENANT_PROXY_PORT, TenantPeer
+from ppn.mesh.customers import Door
 from ppn.mesh.peers import KEEPALIVE_SECONDS, Interface, Kind, Network, Peer
 
 FOLDER = "/etc/wireguard"
 # Ranges are often somebody's local network: a node that stands in one keeps its own route.
 ROUTE_METRIC = 1000
-SCHEMA = 1
+SCHEMA = 2
 
 
 class ConfigDamaged(PpnError):
@@ -68,6 +69,9 @@ def wg_quick(interface: Interface) -> str:
     for peer in interface.peers:
         if peer.has_tunnel:
             lines += ["", *_section(peer, allowed[peer.public_key])]
+    for customer in interface.customers:
+        lines += ["", f"# {customer.name}, a customer", "[Peer]"]
+        lines += [f"PublicKey = {customer.public_key}", f"AllowedIPs = {customer.address}/32"]
     return "\n".join(lines) + "\n"
 
 
@@ -80,6 +84,35 @@ def _section(peer: Peer, allowed: Iterable[Network]) -> Iterable[str]:
         yield f"Endpoint = {peer.endpoint}"
     if peer.keepalive:
         yield f"PersistentKeepalive = {KEEPALIVE_SECONDS}"
+
+
+def customer_conf(customer: TenantPeer, doors: Iterable[Door]) -> str:
+    """The whole conf file of a customer's wg-quick, without the private key (MESH-03).
+
+    Args:
+        customer: the customer's machine.
+        doors: all doors of the pool.
+    """
+    lines = [
+        f"# {customer.name} of {customer.tenant}: the way to the tenant proxies, and nowhere else.",
+        *(f"# https://{proxy}:{TENANT_PROXY_PORT}" for door in doors for proxy in door.proxies),
+        "[Interface]",
+        f"Address = {customer.address}/32",
+        # Made by the customer, as a node makes its own.
+        f"PostUp = wg set %i private-key {key_path('%i')}",
+    ]
+    for door in doors:
+        lines += [
+            "",
+            f"# {door.name}",
+            "[Peer]",
+            f"PublicKey = {door.public_key}",
+            f"AllowedIPs = {', '.join(f'{proxy}/32' for proxy in door.proxies)}",
+            f"Endpoint = {door.endpoint}",
+            # An answer may come long after the question, and a NAT forgets sooner.
+            f"PersistentKeepalive = {KEEPALIVE_SECONDS}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def addresses(interface: Interface) -> tuple[str, ...]:
@@ -141,6 +174,8 @@ def keeper_config(interface: Interface) -> str:
         "guests": interface.guests,
         "carrier": interface.carrier,
         "peers": [_peer_data(peer) for peer in interface.peers],
+        "customers": [_customer_data(customer) for customer in interface.customers],
+        "doors": [_door_data(door) for door in interface.doors],
     }
     return json.dumps(data, indent=2) + "\n"
 
@@ -155,6 +190,24 @@ def _peer_data(peer: Peer) -> dict[str, object]:
         "kind": peer.kind.value,
         "endpoint": peer.endpoint,
         "keepalive": peer.keepalive,
+    }
+
+
+def _customer_data(customer: TenantPeer) -> dict[str, object]:
+    return {
+        "name": customer.name,
+        "tenant": customer.tenant,
+        "address": str(customer.address),
+        "public_key": customer.public_key,
+    }
+
+
+def _door_data(door: Door) -> dict[str, object]:
+    return {
+        "name": door.name,
+        "public_key": door.public_key,
+        "endpoint": door.endpoint,
+        "proxies": [str(proxy) for proxy in door.proxies],
     }
 
 
@@ -180,6 +233,8 @@ def parse_keeper_config(text: str) -> Interface:
             guests=bool(data["guests"]),
             carrier=data["carrier"],
             peers=tuple(_parse_peer(peer) for peer in data["peers"]),
+            customers=tuple(_parse_customer(customer) for customer in data["customers"]),
+            doors=tuple(_parse_door(door) for door in data["doors"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigDamaged(
@@ -199,3 +254,13 @@ def _parse_peer(data: Mapping[str, Any]) -> Peer:
         endpoint=data["endpoint"],
         keepalive=bool(data["keepalive"]),
     )
+
+
+def _parse_customer(data: Mapping[str, Any]) -> TenantPeer:
+    address = IPv4Address(data["address"])
+    return TenantPeer(data["name"], data["tenant"], address, data["public_key"])
+
+
+def _parse_door(data: Mapping[str, Any]) -> Door:
+    proxies = tuple(IPv4Address(proxy) for proxy in data["proxies"])
+    return Door(data["name"], data["public_key"], data["endpoint"], proxies)

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ppn.cli import mesh as cli
+from ppn.errors import PpnError
 from ppn.mesh import status
 from ppn.mesh.app import Keeper
 from ppn.mesh.paths import MeshPaths
@@ -20,7 +21,16 @@ from ppn.mesh.policy import Phase
 from ppn.mesh.render import keeper_config
 from ppn.mesh.status import MeshState, PeerPath, StateUnavailable
 from ppn.notify import notify
-from tests.unit.mesh.pools import LAPTOP, PHONE, SERVER, SMALL, pool, registry_of
+from tests.unit.mesh.pools import (
+    LAPTOP,
+    PHONE,
+    RELAY,
+    SERVER,
+    SMALL,
+    customer,
+    pool,
+    registry_of,
+)
 
 STATE = MeshState(
     "laptop",
@@ -122,3 +132,17 @@ def test_systemd_is_told_through_its_socket(tmp_path: Path) -> None:
         notify("READY=1", "STATUS=up", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
         assert manager.recv(100) == b"READY=1\nSTATUS=up"
     notify("READY=1", environment={})
+
+
+def test_a_door_hands_out_a_customers_configuration(paths: MeshPaths) -> None:
+    """MESH-03."""
+    proxy = replace(RELAY, roles=RELAY.roles | {"tenant-proxy"})
+    nodes = pool(proxy, LAPTOP, customers=(customer("acme-desk", 201),))
+    paths.config.write_text(keeper_config(interface_of(nodes, registry_of(nodes), "relay")))
+    result = CliRunner().invoke(cli.mesh_app, ["customer", "acme-desk"])
+    assert result.exit_code == 0 and "Address = 10.8.0.201/32" in result.output
+    with pytest.raises(PpnError, match="no tunnel of a customer 'acme' ends at relay"):
+        CliRunner().invoke(cli.mesh_app, ["customer", "acme"], catch_exceptions=False)
+    paths.config.write_text(keeper_config(interface_of(nodes, registry_of(nodes), "laptop")))
+    with pytest.raises(PpnError, match="acme-desk"):
+        CliRunner().invoke(cli.mesh_app, ["customer", "acme-desk"], catch_exceptions=False)
