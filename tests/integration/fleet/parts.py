@@ -9,19 +9,14 @@ from __future__ import annotations
 import json
 import secrets
 import signal
-import socket
-import socketserver
-import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -29,42 +24,12 @@ import httpx
 
 from ppn.errors import PpnError, Refusal
 from ppn.pool.tls import TlsFiles
-from ppn.wire.frames import encode_frame, payload_length
 from ppn.wire.problems import problem_of
+from tests.integration.fleet.edges import Door, answering, context, free_port, send
 from tests.integration.proxy.parts import Authority, wait_for
 
 HEARTBEAT_SECONDS = 0.5
 ORDER = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
-
-
-class Agent(socketserver.ThreadingUnixStreamServer):
-    """Speaks the agent's frames and keeps VMs as entries of a dictionary.
-
-    Args:
-        path: of its socket.
-        node: what it answers for.
-    """
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, path: Path, node: Node) -> None:
-        self.node = node
-        super().__init__(str(path), Line)
-
-
-class Line(socketserver.StreamRequestHandler):
-    """One connection of the node proxy."""
-
-    def handle(self) -> None:
-        """Answer frames until the other side has no more."""
-        assert isinstance(self.server, Agent)
-        while prefix := self.rfile.read(4):
-            request = json.loads(self.rfile.read(payload_length(prefix)))
-            answer = self.server.node.answer(request)
-            if answer is None:
-                return
-            self.wfile.write(encode_frame(json.dumps(answer).encode()))
 
 
 @dataclass
@@ -220,22 +185,6 @@ class Node:
             self.sequence = 0
 
 
-@cache
-def context() -> ssl.SSLContext:
-    """One for all: httpx reads every public authority anew for each client, also for plain HTTP."""
-    return httpx.create_ssl_context()
-
-
-def send(source: str, url: str, beat: dict[str, Any]) -> int:
-    """Send a heartbeat from an address; 0 when nobody answers."""
-    transport = httpx.HTTPTransport(verify=context(), local_address=source)
-    try:
-        with httpx.Client(transport=transport, timeout=10) as client:
-            return client.post(f"{url}/v1/heartbeats", json=beat).status_code
-    except httpx.HTTPError:
-        return 0
-
-
 @dataclass
 class Controller:
     """A controller in a process of its own.
@@ -253,10 +202,10 @@ class Controller:
     def __post_init__(self) -> None:
         self.url = f"http://{self.settings['address']}:{self.settings['port']}"
         self.log = self.folder / "controller.log"
-        (self.folder / "fleet.json").write_text(json.dumps(self.settings))
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        (self.folder / "fleet.json").write_text(json.dumps(self.settings))
         words = ["--key", str(self.files.key), "--settings", str(self.folder / "fleet.json")]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -296,8 +245,13 @@ class Controller:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
 
-    def start_again(self) -> None:
-        """Start it anew with the files it left."""
+    def start_again(self, **settings: Any) -> None:
+        """Start it anew with the files it left.
+
+        Args:
+            settings: what it is told otherwise from now on.
+        """
+        self.settings |= settings
         self.process = self._start()
 
     def end(self) -> None:
@@ -315,12 +269,28 @@ class Controller:
         return [found for found in map(json.loads, lines) if found["event"] == event]
 
 
+@dataclass(frozen=True)
+class Outside:
+    """A node whose agent is none of ours.
+
+    Args:
+        name: in the inventory.
+        address: its heartbeats come from.
+        agent: the agent's socket.
+    """
+
+    name: str
+    address: str
+    agent: Path
+
+
 @dataclass
 class Pool:
-    """Controllers and nodes of a test."""
+    """Controllers and nodes of a test, and the node proxies by node."""
 
     controllers: list[Controller]
     nodes: list[Node]
+    doors: dict[str, Door]
 
     @property
     def first(self) -> Controller:
@@ -345,22 +315,38 @@ class Pool:
         return found
 
 
-def free_port() -> int:
-    """A port that is free on loopback at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
-def pool(folder: Path, nodes: list[Node], controllers: int = 1) -> Iterator[Pool]:
-    """Everything up and heard; everything ended with the block."""
+def pool(
+    folder: Path, nodes: list[Node], controllers: int = 1, *, outside: Sequence[Outside] = ()
+) -> Iterator[Pool]:
+    """Everything up and heard; everything ended with the block.
+
+    Args:
+        folder: takes all files.
+        nodes: those with a stand-in for an agent.
+        controllers: how many.
+        outside: nodes whose agent somebody else starts, and tells of the controllers.
+    """
     authority = Authority(folder)
     fleet_port, proxy_port = free_port(), free_port()
+    doors: dict[str, Door] = {}
+    known = [(one.name, one.address) for one in nodes]
+    known += [(one.name, one.address) for one in outside]
     with ExitStack() as stack:
+
+        def open_door(name: str, address: str, agent: Path) -> None:
+            own = authority.issue(name, "hypervisor", address=address)
+            doors[name] = Door(folder, name, address, proxy_port, agent, own)
+            stack.callback(doors[name].end)
+
         short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppn-fleet-")))
         for node in nodes:
-            stack.enter_context(running_node(node, short, folder, authority, proxy_port))
+            path = short / f"{node.name}.sock"
+            stack.enter_context(answering(path, node.answer))
+            open_door(node.name, node.address, path)
+            stack.enter_context(beating(node))
+        for other in outside:
+            open_door(other.name, other.address, other.agent)
         addresses = [f"127.0.2.{number}" for number in range(1, controllers + 1)]
         started: list[Controller] = []
         for address in addresses:
@@ -371,7 +357,7 @@ def pool(folder: Path, nodes: list[Node], controllers: int = 1) -> Iterator[Pool
                 "address": address,
                 "mesh_range": "10.8.0.0/24",
                 "port": fleet_port,
-                "nodes": [{"name": node.name, "address": node.address} for node in nodes],
+                "nodes": [{"name": name, "address": at} for name, at in known],
                 "callers": ["127.0.0.1"],
                 "controllers": [other for other in addresses if other != address],
                 "node_proxy_port": proxy_port,
@@ -386,62 +372,22 @@ def pool(folder: Path, nodes: list[Node], controllers: int = 1) -> Iterator[Pool
         for node in nodes:
             node.controllers = [controller.url for controller in started]
             node.beat()
-        yield Pool(started, nodes)
+        yield Pool(started, nodes, doors)
 
 
 @contextmanager
-def running_node(
-    node: Node, short: Path, folder: Path, authority: Authority, port: int
-) -> Iterator[None]:
-    """A node's agent and its real proxy, and heartbeats; ended with the block."""
-    path = short / f"{node.name}.sock"
+def beating(node: Node) -> Iterator[None]:
+    """A node's heartbeats, for the length of the block."""
     stop = threading.Event()
-    with Agent(path, node) as agent, ExitStack() as stack:
-        threading.Thread(target=agent.serve_forever, daemon=True).start()
-        stack.callback(agent.shutdown)
-        own = authority.issue(node.name, "hypervisor", address=node.address)
-        settings = {
-            "node": node.name,
-            "listen": node.address,
-            "port": port,
-            "mesh_range": "10.8.0.0/24",
-            "allowed": ["127.0.0.0/8"],
-            "certificate": str(own.certificate),
-            "trust": str(own.trust),
-            "agent_socket": str(path),
-            "development": True,
-        }
-        config = folder / f"{node.name}.json"
-        config.write_text(json.dumps(settings))
-        words = ["-m", "ppn.host.proxy", "--key", str(own.key), "--settings", str(config)]
-        with (folder / f"{node.name}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, *words], stderr=log)
-        stack.callback(end, process)
-        wait_for(lambda: is_open(node.address, port), f"the proxy of {node.name}")
 
-        def beats() -> None:
-            while not stop.wait(HEARTBEAT_SECONDS):
-                node.beat()
+    def beats() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            node.beat()
 
-        beating = threading.Thread(target=beats, daemon=True)
-        beating.start()
-        stack.callback(beating.join, 30)
-        stack.callback(stop.set)
-        yield
-
-
-def is_open(address: str, port: int) -> bool:
-    """Whether something listens there."""
-    IPv4Address(address)
-    with socket.socket() as caller:
-        return caller.connect_ex((address, port)) == 0
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and wait for it."""
-    process.terminate()
+    thread = threading.Thread(target=beats, daemon=True)
+    thread.start()
     try:
-        process.wait(30)
+        yield
     finally:
-        process.kill()
-        process.wait()
+        stop.set()
+        thread.join(30)

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ppn.run import run
-from tests.integration.fleet.parts import ORDER, Node, Pool, pool, send
+from tests.integration.fleet.edges import send
+from tests.integration.fleet.parts import ORDER, Node, Pool, pool
 from tests.integration.host.node import PPN
 from tests.integration.proxy.parts import wait_for
 
