@@ -34,7 +34,8 @@ NOT_ASKED = frozenset(
     {"agent_busy", "agent_unavailable", "node_busy", "node_unknown", "node_unreachable"}
     | {"tls_unusable"}
 )
-UNSETTLED = frozenset({"creating", "unknown"})
+# What a VM is that was made; one whose QEMU died under it is started by asking again.
+RUNS = frozenset({"running", "stabilising"})
 # How many VMs a controller remembers to have told a caller of.
 TOLD_KEPT = 65536
 
@@ -280,7 +281,7 @@ class Maker:
     async def _settled(
         self, reservation: Reservation, error: PpnError, asked: Asked
     ) -> VmReport | None:
-        """The VM, if its node has it by now; None while that is open.
+        """The VM, if it runs on its node by now; None while that is open.
 
         Raises:
             PpnError: `error` itself: the node has nothing of it, nor anything to make it from.
@@ -293,7 +294,7 @@ class Maker:
             return None
         if report is None and error.code != "vm_busy":
             raise error
-        return report if report is not None and report.state not in UNSETTLED else None
+        return report if report is not None and report.state in RUNS else None
 
     def _spawn(self, reservation: Reservation, body: dict[str, Any], asked: Asked) -> Call:
         return Call(

@@ -20,6 +20,7 @@ from ppn.fleet.recovery import Recovery
 from ppn.fleet.registry import Registry
 from ppn.fleet.removing import Remover
 from ppn.wire.fleet import BatchOrder, VmOrder
+from ppn.wire.heartbeat import VmState
 from tests.unit.fleet.builders import heartbeat, report
 
 ORDER = VmOrder(owner="acme", image="tiny", vcpus=2, memory_mib=1024, disk_gib=10)
@@ -46,6 +47,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.vms: set[str] = set()
+        self.states: dict[str, VmState] = {}
         self.calls: list[Call] = []
         self.before: Callable[[Call], Any] = lambda call: None
 
@@ -58,6 +60,7 @@ class Scripted:
         if call.method == "POST":
             assert call.body is not None
             self.vms.add(str(call.body["name"]))
+            self.states.pop(str(call.body["name"]), None)
             return {"vm": report(str(call.body["name"]), address=None).model_dump(mode="json")}
         vm = call.path.rsplit("/", 1)[1]
         if call.method == "DELETE":
@@ -65,7 +68,8 @@ class Scripted:
             return {"changed": True, "vm": None}
         if vm not in self.vms:
             raise Refusal(vm, code="vm_unknown", constraint="known VM")
-        return {"vm": report(vm).model_dump(mode="json")}
+        state = self.states.get(vm, "running")
+        return {"vm": report(vm, state=state).model_dump(mode="json")}
 
     def methods(self) -> list[str]:
         """What was asked, in order."""

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.nodes import Call, OutcomeUnknown
 from ppn.wire.fleet import VmOrder
+from ppn.wire.heartbeat import VmState
 from tests.unit.fleet.controllers import (
     BATCH,
     FIRST,
@@ -157,6 +158,23 @@ def test_a_failure_half_way_is_no_refusal(parts: Parts) -> None:
     parts.nodes.before = times_out
     made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
     assert (made.placed.node, parts.nodes.methods()) == ("a", ["POST", "GET"])
+
+
+@pytest.mark.parametrize("state", ["stopped", "missing", "creating", "unknown"])
+def test_what_does_not_run_is_asked_for_again(parts: Parts, state: VmState) -> None:
+    """No VM is answered as made that does not run, as when its QEMU died while it was recorded."""
+    failures = [PpnError("still to do: start", code="not_converged")]
+
+    def dies(call: Call) -> None:
+        if call.method == "POST" and failures:
+            parts.nodes.vms.add(FIRST)
+            parts.nodes.states[FIRST] = state
+            raise failures.pop()
+
+    parts.nodes.before = dies
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert (made.placed.node, made.placed.vm.state) == ("a", "running")
+    assert parts.nodes.methods() == ["POST", "GET", "POST"]
 
 
 def test_an_agent_that_was_not_asked_is_passed_over(parts: Parts) -> None:
