@@ -192,6 +192,9 @@ class Maker:
                     raise NoCapacity(
                         f"vm {vm}: no node made it in time", excluded.values()
                     ) from error
+                # A heartbeat may have told of it meanwhile, and of its end the next one.
+                if held := await self._existing(vm, order, asked):
+                    return Made(placed_vm(held), fresh=False)
                 continue
             except BaseException:
                 # What nobody foresaw may have been after the call: heartbeats tell.
@@ -293,6 +296,8 @@ class Maker:
         except OutcomeUnknown:
             return None
         if report is None and error.code != "vm_busy":
+            # Whatever the last heartbeat said of it.
+            self.registry.forget(reservation.vm, reservation.node, self.clock())
             raise error
         return report if report is not None and report.state in RUNS else None
 

@@ -14,6 +14,7 @@ from ppn.errors import PpnError, Refusal
 from ppn.fleet.nodes import Call, OutcomeUnknown
 from ppn.wire.fleet import VmOrder
 from ppn.wire.heartbeat import VmState
+from tests.unit.fleet.builders import heartbeat, report
 from tests.unit.fleet.controllers import (
     BATCH,
     FIRST,
@@ -30,6 +31,7 @@ from tests.unit.fleet.controllers import (
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
     """A controller whose waits are short."""
     monkeypatch.setattr("ppn.fleet.making.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("ppn.fleet.making.POLL_SECONDS", 0.01)
     monkeypatch.setattr("ppn.fleet.peers.POLL_SECONDS", 0.01)
     made = Parts(tmp_path / "intents.jsonl")
     with made.journal:
@@ -175,6 +177,32 @@ def test_what_does_not_run_is_asked_for_again(parts: Parts, state: VmState) -> N
     made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
     assert (made.placed.node, made.placed.vm.state) == ("a", "running")
     assert parts.nodes.methods() == ["POST", "GET", "POST"]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_vm_that_was_told_of_before_it_failed_is_made_elsewhere(
+    parts: Parts, refused: bool
+) -> None:
+    """A node tells of what it makes; that it has nothing of it after all is told as well."""
+    address = parts.registry.nodes["a"].address
+
+    def fails(call: Call) -> None:
+        if call.method == "POST" and call.node == "a":
+            # The agent reports what it has admitted.
+            begun = report(FIRST, state="creating", uuid=None, image=ORDER.image)
+            parts.registry.hear(heartbeat("a", begun, sequence=9), address, parts.clock())
+            if refused:
+                asyncio.get_running_loop().call_later(0.05, ends)
+                raise Refusal("no port", code="ports_exhausted", constraint="the test")
+            raise PpnError("QEMU ended", code="libvirt_failed")
+
+    def ends() -> None:
+        parts.registry.hear(heartbeat("a", sequence=10), address, parts.clock())
+
+    parts.nodes.before = fails
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert (made.placed.node, made.fresh) == ("b", True)
+    assert not parts.registry.doubled()
 
 
 def test_an_agent_that_was_not_asked_is_passed_over(parts: Parts) -> None:
