@@ -14,11 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ppn.host.agent.client import ask, operation_of
-from ppn.wire.agent import Request, Ticket
+from ppn.wire.agent import Request, Ticket, Timeline
 from ppn.wire.heartbeat import Heartbeat
 from tests.integration.host.node import PPN, Node, spec_text, wait_for
 
 NODE = "server"
+SPAWN_STEPS = ("admit", "reserve", "create_disk:root", "write_seed", "define", "start", "record")
 
 
 class Ear(ThreadingHTTPServer):
@@ -152,6 +153,22 @@ class Agent:
     def spawn(self, **spec: Any) -> dict[str, Any]:
         """Spawn a VM of the tests' usual size."""
         return self.do("spawn", vm=json.loads(spec_text(spec)))
+
+    def at_step(self, vm: str, operation: str, step: str) -> str:
+        """Wait until an operation has come to a step; the step it is at by then."""
+        file = self.node.paths.timelines / f"{vm}.json"
+
+        def reached() -> str:
+            if not file.exists():
+                return ""
+            last = Timeline.model_validate_json(file.read_bytes()).operations[-1]
+            names = [one.name for one in last.steps]
+            return names[-1] if last.operation == operation and step in names else ""
+
+        # Without a pause, for steps are short.
+        while not (found := reached()):
+            assert not self.process_ended()
+        return found
 
     def log(self) -> str:
         """Everything it has logged."""

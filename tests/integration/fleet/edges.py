@@ -70,8 +70,32 @@ def answering(path: Path, answer: Answer) -> Iterator[None]:
             thread.join(30)
 
 
+class Running:
+    """A process of a test, and the ways in which it may stop."""
+
+    process: subprocess.Popen[bytes]
+
+    def freeze(self) -> None:
+        """Let it do nothing more; the kernel goes on taking what it is sent."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def end(self) -> None:
+        """End it and wait for it."""
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
 @dataclass
-class Door:
+class Door(Running):
     """A node's proxy in a process of its own.
 
     Args:
@@ -118,24 +142,6 @@ class Door:
         """Whether something listens where it should."""
         with socket.socket() as caller:
             return caller.connect_ex((self.address, self.port)) == 0
-
-    def freeze(self) -> None:
-        """Let it do nothing more; the kernel goes on taking what it is sent."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def kill(self) -> None:
-        """End it without warning."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
-
-    def end(self) -> None:
-        """End it and wait for it."""
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.process.wait()
 
 
 @cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import httpx
 from ppn.errors import PpnError, Refusal
 from ppn.pool.tls import TlsFiles
 from ppn.wire.problems import problem_of
-from tests.integration.fleet.edges import Door, answering, context, free_port, send
+from tests.integration.fleet.edges import Door, Running, answering, context, free_port, send
 from tests.integration.proxy.parts import Authority, wait_for
 
 HEARTBEAT_SECONDS = 0.5
@@ -186,7 +185,7 @@ class Node:
 
 
 @dataclass
-class Controller:
+class Controller(Running):
     """A controller in a process of its own.
 
     Args:
@@ -240,11 +239,6 @@ class Controller:
             listed = client.get("/v1/vms", params=query).json()
         return {placed["vm"]["id"]: placed["node"] for placed in listed}
 
-    def kill(self) -> None:
-        """End it without warning."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
-
     def start_again(self, **settings: Any) -> None:
         """Start it anew with the files it left.
 
@@ -253,15 +247,6 @@ class Controller:
         """
         self.settings |= settings
         self.process = self._start()
-
-    def end(self) -> None:
-        """End it."""
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        finally:
-            self.process.kill()
-            self.process.wait()
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """What it has logged of one event."""
