@@ -20,7 +20,7 @@ from ppn.fleet.openapi import bare_app
 from ppn.fleet.service import Service, assemble
 from ppn.fleet.settings import FleetSettings
 from ppn.notify import notify
-from ppn.pool.tls import TlsFiles, Version, client_context, version_of
+from ppn.pool.tls import TlsFiles, TlsUnusable, Version, client_context, version_of
 from ppn.wire.listen import check_mesh_address
 from ppn.wire.web import Edge
 
@@ -105,15 +105,29 @@ def serve(settings: FleetSettings, key: Path) -> None:
 def renewed(files: TlsFiles) -> Callable[[], ssl.SSLContext]:
     """Gives the TLS settings in force: read anew when certificate or trust have changed.
 
+    A change that cannot be used is logged, once, and what was in force stays so.
+
     Args:
         files: what to speak TLS with.
+
+    Returns:
+        A function that raises `TlsUnusable` as long as nothing was ever in force.
     """
     known: list[tuple[Version, ssl.SSLContext]] = []
+    said: list[str] = []
 
     def current() -> ssl.SSLContext:
-        version = version_of(files)
-        if not known or known[0][0] != version:
-            known[:] = [(version, client_context(files))]
+        try:
+            version = version_of(files)
+            if not known or known[0][0] != version:
+                known[:] = [(version, client_context(files))]
+                said.clear()
+        except TlsUnusable as error:
+            if not known:
+                raise
+            if said != [str(error)]:
+                said[:] = [str(error)]
+                log.error("certificate not taken over", code=error.code, error=str(error))
         return known[0][1]
 
     return current

@@ -18,6 +18,8 @@ POLL_SECONDS = 5.0
 CALL_SECONDS = 30.0
 # What a call that ended without an answer sent is not on its way to an agent for longer than this.
 SETTLE_SECONDS = 10.0
+# The outcome of what was begun on a node that is not in the inventory any more.
+NODE_REMOVED = "node_removed"
 
 log = structlog.get_logger("fleet")
 
@@ -28,6 +30,8 @@ class Recovery:
 
     A VM of its own stays if its node has it. A batch that was not whole when the controller stopped
     is taken back, unless another controller was asked for it since: nobody was told that it exists.
+    What was begun on a node that has left the inventory is given up, so that it can be asked for
+    anew: the pool has lost that node with all that is on it.
 
     Args:
         maker: has the journal, and says what is under way.
@@ -68,7 +72,9 @@ class Recovery:
     async def _decide(self, intent: Intent) -> None:
         asked = Asked(f"recovery-{intent.id}"[:64], self.maker.clock() + CALL_SECONDS)
         try:
-            if intent.batch:
+            if intent.node not in self.maker.registry.nodes:
+                outcome = self._given_up(intent)
+            elif intent.batch:
                 outcome = await self._taken_back(intent, asked)
             else:
                 outcome = await self._outcome(intent, asked)
@@ -81,6 +87,17 @@ class Recovery:
             log.exception("not decided yet", vm=intent.id, node=intent.node)
             return
         log.info("decided", vm=intent.id, node=intent.node, outcome=outcome)
+
+    def _given_up(self, intent: Intent) -> str:
+        log.warning(
+            "what became of a vm is not known",
+            vm=intent.id,
+            node=intent.node,
+            batch=intent.batch,
+            code=NODE_REMOVED,
+            hint="if that node still runs, destroy the vm there: it may be made anew elsewhere",
+        )
+        return NODE_REMOVED
 
     async def _taken_back(self, intent: Intent, asked: Asked) -> str:
         """Remove a VM of a batch, unless a caller of another controller was told of it.

@@ -11,11 +11,14 @@ import structlog
 
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.making import Asked
-from ppn.fleet.node import Held
+from ppn.fleet.node import Held, Node
 from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown
 from ppn.fleet.registry import Registry
 
 RETRY_SECONDS = 1.0
+POLL_SECONDS = 0.1
+# An agent that starts tells of it at once; its heartbeat is on its way for no longer than this.
+SESSION_SECONDS = 10.0
 
 log = structlog.get_logger("fleet")
 
@@ -149,15 +152,18 @@ class Remover:
     ) -> dict[str, Any]:
         """Send a request about a VM to a node.
 
+        A refused ticket says that the agent has started again and nothing was done: it is written
+        anew as soon as the new session is heard.
+
         Raises:
             PpnError: see `Nodes.ask`.
         """
         known = self.registry.nodes.get(node)
         if known is None:
             raise PpnError(f"node {node} is not in the inventory any more", code="node_unknown")
-        session = known.heartbeat.session if known.heartbeat is not None else ""
-        return await self.nodes.ask(
-            Call(
+        session = session_of(known)
+        while True:
+            call = Call(
                 node=node,
                 address=known.address,
                 method=method,
@@ -167,4 +173,25 @@ class Remover:
                 body=body,
                 seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
             )
-        )
+            try:
+                return await self.nodes.ask(call)
+            except PpnError as error:
+                if error.code != "ticket_refused" or not await self._followed(
+                    known, session, asked
+                ):
+                    raise
+            session = session_of(known)
+
+    async def _followed(self, node: Node, session: str, asked: Asked) -> bool:
+        """Whether another session of an agent follows soon: then it has started again."""
+        end = min(asked.deadline, self.clock() + SESSION_SECONDS)
+        while session_of(node) == session:
+            if self.clock() >= end:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
+
+def session_of(node: Node) -> str:
+    """The agent's session as its newest heartbeat names it; empty before the first."""
+    return node.heartbeat.session if node.heartbeat is not None else ""

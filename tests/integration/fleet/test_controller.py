@@ -13,7 +13,7 @@ from ppn.run import run
 from tests.integration.fleet.edges import send
 from tests.integration.fleet.parts import ORDER, Node, Pool, pool
 from tests.integration.host.node import PPN
-from tests.integration.proxy.parts import wait_for
+from tests.integration.proxy.parts import replace, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +185,50 @@ def test_the_command_does_what_the_api_does(small: Pool) -> None:
     assert ppn("destroy", vm) == f"{vm} is gone from a\n"
     ppn("show", vm, code=3)
     ppn("create", "tiny", "--vcpus", "6", code=3)
+
+
+@pytest.mark.fault(
+    "an agent restarts before a change of a VM is asked for",
+    "its old ticket is void; the controller asks again as soon as it hears the new session",
+)
+def test_a_change_right_after_a_restart_of_the_agent(small: Pool) -> None:
+    """HOST-02: nothing was done, so that asking again is safe; the caller only waits."""
+    node = small.nodes[0]
+    vm = small.first.create("key-1").json()["vm"]["id"]
+    for verb, path in (("POST", f"{vm}/stop"), ("POST", f"{vm}/start"), ("DELETE", vm)):
+        node.silent = True
+        node.restart()
+        with ThreadPoolExecutor() as workers, small.first.client() as client:
+            before = len(node.seen)
+            asked = workers.submit(client.request, verb, f"/v1/vms/{path}")
+            wait_for(lambda: len(node.seen) > before, "the first attempt")  # noqa: B023
+            node.silent = False
+            done = asked.result(60)
+        assert done.status_code == 200, done.text
+        assert len(node.seen) == before + 2
+    assert not small.held()
+
+
+@pytest.mark.fault(
+    "a controller's certificate is damaged or gone",
+    "it goes on with the one it has and says so, until a sound one is there",
+)
+def test_a_damaged_certificate_changes_nothing(small: Pool) -> None:
+    """NP-01's rule for the callers: what is in force stays so."""
+    path = small.first.files.certificate
+    sound = path.read_text()
+    assert small.first.create().status_code == 201
+    for content in ("half a certif", None):
+        path.unlink()
+        if content is not None:
+            replace(path, content)
+        before = len(small.first.lines("certificate not taken over"))
+        for _ in range(2):
+            made = small.first.create()
+            assert made.status_code == 201, made.text
+            with small.first.client() as client:
+                assert client.delete(f"/v1/vms/{made.json()['vm']['id']}").is_success
+        assert len(small.first.lines("certificate not taken over")) == before + 1
+    replace(path, sound)
+    assert small.first.create().status_code == 201
+    assert small.first.lines("certificate not taken over")[-1]["code"] == "tls_unusable"

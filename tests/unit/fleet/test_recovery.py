@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ppn.errors import PpnError
 from ppn.fleet.nodes import Call
-from tests.unit.fleet.controllers import BATCH, FIRST, KEY, PAIR, SECOND, Parts, intent
+from tests.unit.fleet.controllers import BATCH, FIRST, KEY, ORDER, PAIR, SECOND, Parts, intent
 
 
 @pytest.fixture
@@ -58,17 +59,22 @@ def test_what_ended_meanwhile_is_not_decided(parts: Parts) -> None:
 def test_one_that_cannot_be_decided_does_not_stop_the_rest(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that left the inventory, an answer that is none, a disk that is full for a moment."""
-    parts.journal.intend(intent("vm-1", "left"), intent("vm-2", "a"), intent("vm-3", "b"))
+    """An answer that is none, a node that is silent, a disk that is full for a moment."""
+    parts.journal.intend(intent("vm-1", "a"), intent("vm-2", "a"), intent("vm-3", "b"))
 
     def no_answer(call: Call) -> None:
-        if call.node == "a":
+        if call.path.endswith("vm-2"):
             raise KeyError("vm")
+        silent(call)
+
+    def silent(call: Call) -> None:
+        if call.path.endswith("vm-1"):
+            raise PpnError("silent", code="node_unreachable")
 
     parts.nodes.before = no_answer
     asyncio.run(parts.settle())
     assert set(parts.journal.intents) == {"vm-1", "vm-2"}
-    parts.nodes.before = lambda call: None
+    parts.nodes.before = silent
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -78,6 +84,24 @@ def test_one_that_cannot_be_decided_does_not_stop_the_rest(
         asyncio.run(parts.recovery.look())
     asyncio.run(parts.recovery.look())
     assert set(parts.journal.intents) == {"vm-1"}
+
+
+@pytest.mark.parametrize("batch", ["", BATCH])
+def test_what_was_begun_on_a_node_that_left_the_inventory_is_given_up(
+    parts: Parts, batch: str
+) -> None:
+    """OPS-03: it ends in a stated way, and the same order can be carried out anew."""
+    parts.journal.intend(intent(FIRST, "left", batch=batch))
+    with capture_logs() as lines:
+        asyncio.run(parts.settle())
+    assert not parts.journal.intents and not parts.nodes.calls
+    assert [(line["event"], line["node"]) for line in lines] == [
+        ("what became of a vm is not known", "left"),
+        ("decided", "left"),
+    ]
+    assert lines[0]["code"] == lines[1]["outcome"] == "node_removed"
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert made.fresh and made.placed.node in ("a", "b")
 
 
 def test_a_call_on_its_way_is_waited_for(parts: Parts) -> None:
