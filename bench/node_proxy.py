@@ -31,6 +31,7 @@ from ppn.host.proxy import app
 from ppn.host.proxy.agent import AgentClient
 from ppn.host.proxy.settings import Limits, ProxySettings
 from ppn.host.spec import VmSpec
+from ppn.log import configure_log
 from ppn.pool.tls import TlsFiles, client_context
 from ppn.wire import agent
 from ppn.wire.frames import encode_frame
@@ -205,7 +206,7 @@ def serve_ours(files: TlsFiles, path: Path, port: int) -> None:
     with (path.parent / "audit.log").open("w") as log:
         # Like the journal, a file that is written line by line.
         sys.stderr = log
-        app.configure_log()
+        configure_log()
         asyncio.run(app.serve(settings, files.key))
 
 

@@ -110,7 +110,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
-        # Starlette raises it again behind this answer, and the server logs it with its trace.
+        log.error("broke off", method=request.method, path=request.url.path, exc_info=error)
         failure = PpnError(
             "the service failed in a way nobody foresaw",
             code="internal",

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from ppn.errors import PpnError
-from ppn.host.proxy.app import configure_log, serve
+from ppn.host.proxy.app import serve
 from ppn.host.proxy.settings import PATH, read_settings
+from ppn.log import configure_log
 
 
 def main(

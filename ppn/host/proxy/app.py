@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -38,6 +37,8 @@ async def serve(settings: ProxySettings, key: Path, stopping: asyncio.Event | No
     Raises:
         PpnError: an address that is not the mesh's, or files that TLS cannot be spoken with.
     """
+    # uvicorn warns of every damaged request; the audit log has those already.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     check_mesh_address(settings.listen, settings.mesh_range, development=settings.development)
     stopping = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -70,22 +71,3 @@ async def watch(door: Door, audit: Audit) -> None:
         audit.flush(time.monotonic())
         notify("WATCHDOG=1")
         await asyncio.sleep(WATCH_SECONDS)
-
-
-def configure_log() -> None:
-    """JSON lines for the journal; colours when a person watches."""
-    renderer: structlog.types.Processor = structlog.processors.JSONRenderer()
-    if sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    # uvicorn warns of every damaged request; the audit log has those already.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
