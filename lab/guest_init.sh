@@ -35,7 +35,17 @@ cpus=$(nproc)
 # Whoever reaches port 80 hears which boot of which guest answers.
 echo "ppn-guest boot_id=$boot_id" >/www/index.html
 [ -z "$address" ] || httpd -h /www
-echo "ppn-guest ready boot_id=$boot_id cpus=$cpus"
+# Its NUMA nodes: CPUs and memory in KiB of each.
+nodes=
+for node in /sys/devices/system/node/node[0-9]*; do
+	[ -e "$node/cpulist" ] || continue
+	read -r list <"$node/cpulist"
+	while read -r _ _ key value _; do
+		[ "$key" != MemTotal: ] || break
+	done <"$node/meminfo"
+	nodes=${nodes:+$nodes/}$list:$value
+done
+echo "ppn-guest ready boot_id=$boot_id cpus=$cpus nodes=$nodes"
 
 case " $(cat /proc/cmdline) " in
 *" ppn.burn=1 "*)

@@ -23,6 +23,7 @@ from ppn.run import run
 # Guarding against other tenants costs time, and this machine has none.
 CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off {LEANER}"
 QMP_SECONDS = 10
+CPUS = 2
 # 7.2 loses the kernel in kmalloc with more than one processor; 10.0 was found sound.
 SOUND_QEMU = 10
 
@@ -88,7 +89,7 @@ def command(
         f"{node.name},debug-threads=on",
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", processor),
-        *("-smp", "2", "-m", str(node.memory_mib)),
+        *processors(node),
         *("-kernel", str(kernel), "-initrd", str(start), "-append", CMDLINE),
         # A lab's disk survives a killed QEMU; it need not survive this machine's power cut.
         *("-drive", f"file={paths.disk},if=virtio,format=qcow2,cache=unsafe,discard=unmap"),
@@ -101,6 +102,19 @@ def command(
     for key, value in sorted(given.items()):
         encoded = base64.b64encode(value.encode()).decode()
         argv += ["-smbios", f"type=11,value=io.systemd.credential.binary:{key}={encoded}"]
+    return argv
+
+
+def processors(node: LabNode) -> list[str]:
+    """The words for a machine's processors and memory, socket by socket."""
+    cores = CPUS // node.numa_nodes
+    argv = ["-smp", f"{CPUS},sockets={node.numa_nodes},cores={cores},threads=1"]
+    argv += ["-m", str(node.memory_mib)]
+    for number in range(node.numa_nodes):
+        memory = f"id=memory{number},size={node.memory_mib // node.numa_nodes}M"
+        cpus = f"cpus={number * cores}-{(number + 1) * cores - 1}"
+        argv += ["-object", f"memory-backend-ram,{memory}"]
+        argv += ["-numa", f"node,nodeid={number},memdev=memory{number},{cpus}"]
     return argv
 
 

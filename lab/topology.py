@@ -48,6 +48,7 @@ class LabNode:
         gateway: its router; None with a public address.
         memory_mib: a machine's memory.
         nested_kvm: whether a machine emulates the processor's virtualisation.
+        numa_nodes: of a machine: each is a socket with its share of the memory.
     """
 
     name: str
@@ -57,6 +58,7 @@ class LabNode:
     gateway: str | None
     memory_mib: int
     nested_kvm: bool
+    numa_nodes: int = 1
 
 
 SITES = (
@@ -66,7 +68,14 @@ SITES = (
 NODES = (
     LabNode("relay", INTERNET, "198.51.100.10", "198.51.100.10", None, 1536, nested_kvm=False),
     LabNode(
-        "server", "site-a", "192.168.1.10", "198.51.100.11", "192.168.1.1", 2560, nested_kvm=True
+        "server",
+        "site-a",
+        "192.168.1.10",
+        "198.51.100.11",
+        "192.168.1.1",
+        2560,
+        nested_kvm=True,
+        numa_nodes=2,
     ),
     LabNode(
         "laptop", "site-b", "192.168.2.10", "198.51.100.12", "192.168.2.1", 1536, nested_kvm=False

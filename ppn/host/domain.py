@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from string import ascii_lowercase
 from xml.etree.ElementTree import Element, SubElement, indent, register_namespace, tostring
 
 from ppn.host.model import Accelerator, Pins
 from ppn.host.network import Interface
+from ppn.host.numa import GuestCell
 from ppn.host.nvme import hostdev
 from ppn.host.paths import VmPaths
 from ppn.host.plan import wanted_disks
@@ -48,6 +50,7 @@ class DomainInput:
         accelerator: `kvm` only where guest code was seen to run under it.
         weight: CPU weight; None where the node cannot enforce one.
         pins: the CPUs the VM holds; None where it is not pinned.
+        cells: the NUMA nodes its guest sees; none where one is enough.
         interface: its place on the bridge of the node's VMs; None for a VM without a network.
         drives: PCI addresses of the drives that are its own.
     """
@@ -60,6 +63,7 @@ class DomainInput:
     pins: Pins | None = None
     interface: Interface | None = None
     drives: tuple[str, ...] = ()
+    cells: tuple[GuestCell, ...] = ()
 
 
 def domain_xml(spec: VmSpec, given: DomainInput) -> str:
@@ -75,12 +79,12 @@ def domain_xml(spec: VmSpec, given: DomainInput) -> str:
     _text(domain, "currentMemory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.vcpus), placement="static")
     _tune(domain, given)
+    _cells(domain, given.cells)
     _boot(domain, spec, given.boot)
     features = SubElement(domain, "features")
     SubElement(features, "acpi")
     SubElement(features, "apic")
-    cpu = SubElement(domain, "cpu", mode=CPU_MODEL[given.accelerator])
-    SubElement(cpu, "topology", sockets="1", cores=str(spec.vcpus), threads="1")
+    _cpu(domain, spec, given)
     SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
@@ -138,6 +142,31 @@ def _tune(domain: Element, given: DomainInput) -> None:
     if pins.nodes:
         nodes = ",".join(map(str, pins.nodes))
         SubElement(SubElement(domain, "numatune"), "memory", mode="preferred", nodeset=nodes)
+
+
+def _cells(domain: Element, cells: Sequence[GuestCell]) -> None:
+    """The memory of each of the guest's NUMA nodes, from the machine's own one behind it."""
+    if not cells:
+        return
+    tune = domain.find("numatune")
+    if tune is None:
+        tune = SubElement(domain, "numatune")
+    for at, cell in enumerate(cells):
+        node = str(cell.node)
+        SubElement(tune, "memnode", cellid=str(at), mode="preferred", nodeset=node)
+
+
+def _cpu(domain: Element, spec: VmSpec, given: DomainInput) -> None:
+    """What the guest sees of CPUs: one socket, or as few as never span two of its NUMA nodes."""
+    cpu = SubElement(domain, "cpu", mode=CPU_MODEL[given.accelerator])
+    cores = gcd(spec.vcpus, *(len(cell.vcpus) for cell in given.cells))
+    sockets = spec.vcpus // cores
+    SubElement(cpu, "topology", sockets=str(sockets), cores=str(cores), threads="1")
+    if given.cells:
+        numa = SubElement(cpu, "numa")
+        for at, cell in enumerate(given.cells):
+            vcpus, memory = ",".join(map(str, cell.vcpus)), str(cell.memory_mib)
+            SubElement(numa, "cell", id=str(at), cpus=vcpus, memory=memory, unit="MiB")
 
 
 def _boot(domain: Element, spec: VmSpec, boot: DirectBoot | None) -> None:

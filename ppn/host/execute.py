@@ -20,7 +20,7 @@ from ppn.host.domain import DomainInput, disk_xml, domain_xml, free_target
 from ppn.host.images import GuestImage, read_image
 from ppn.host.model import Accelerator, NodeState
 from ppn.host.network import Interface, interface_of
-from ppn.host.numa import choose_pins
+from ppn.host.numa import choose_pins, guest_cells
 from ppn.host.nvme import bind, give_back
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
@@ -212,6 +212,7 @@ class Execution:
             pins=self.pins,
             interface=self._interface,
             drives=self._identity.drives,
+            cells=guest_cells(self.pins, self.spec.memory_mib, self.node.topology),
         )
         self.backend.define(domain_xml(self.spec, given))
 

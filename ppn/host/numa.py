@@ -15,6 +15,9 @@ already keep them: nothing that runs is moved, and a stopped VM finds its CPUs a
 vCPUs than CPUs less buffer are ever promised (NUMA-07), there is always a free CPU for each; a VM
 that is spread over sockets, because others left holes, runs all the same, and its state says so.
 
+A guest whose CPUs are in several NUMA nodes is shown as many, each with its share of the memory, so
+that the guest itself keeps memory close to the vCPU that uses it.
+
 With V VMs and P CPUs the plan takes O(V log V + V * P log P) steps.
 """
 
@@ -42,6 +45,21 @@ class Holding:
 
     pins: Pins
     memory_mib: int = 0
+
+
+@dataclass(frozen=True)
+class GuestCell:
+    """A NUMA node as a guest sees it.
+
+    Args:
+        vcpus: the guest's vCPUs in it.
+        memory_mib: its memory in MiB.
+        node: the NUMA node of the machine it stands for.
+    """
+
+    vcpus: tuple[int, ...]
+    memory_mib: int
+    node: int
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,33 @@ def choose_pins(spec: VmSpec, node: NodeState) -> Pins | None:
             return own
     demand = Demand(spec.name, spec.vcpus, spec.memory_mib)
     return plan_pins(node.topology, [demand], held, buffer=node.settings.vcpu_buffer)[spec.name]
+
+
+def guest_cells(pins: Pins | None, memory_mib: int, topology: Topology) -> tuple[GuestCell, ...]:
+    """The NUMA nodes a guest is shown: none, unless its CPUs are in several (NUMA-01).
+
+    Its memory is shared evenly, as the plan counts it.
+
+    Args:
+        pins: the CPUs it holds; None for none.
+        memory_mib: its memory in MiB.
+        topology: the node's NUMA nodes.
+    """
+    if pins is None or len(pins.nodes) < 2:
+        return ()
+    node_of = {cpu: node.id for node in topology.numa_nodes for cpu in node.cpus}
+    share, rest = divmod(memory_mib, len(pins.nodes))
+    members = {
+        node: tuple(vcpu for vcpu, cpu in enumerate(pins.cpus) if node_of.get(cpu) == node)
+        for node in pins.nodes
+    }
+    if sum(map(len, members.values())) < len(pins.cpus) or not all(members.values()):
+        # The machine's NUMA nodes are not those of the plan any more.
+        return ()
+    return tuple(
+        GuestCell(vcpus, share + (rest if at == 0 else 0), node)
+        for at, (node, vcpus) in enumerate(members.items())
+    )
 
 
 def sockets_of(pins: Pins, topology: Topology) -> tuple[int, ...]:

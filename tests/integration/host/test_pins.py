@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ppn.host.model import VmView
+from ppn.host.backend import Backend
+from ppn.host.domain import DomainInput, domain_xml
+from ppn.host.images import read_image
+from ppn.host.model import Pins, VmView
+from ppn.host.numa import guest_cells
 from ppn.host.sidecar import read_sidecar
+from ppn.host.topology import read_topology
 from ppn.run import run
+from tests.host_root import write_hardware
 from tests.integration.host.node import Node, wait_for
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -122,3 +129,42 @@ def test_a_vm_without_cpus_of_its_own_gets_some_while_it_runs(node: Node, two_cp
     wait_for("the first beat", lambda: node.beat("web"))
     node.apply(state="stopped")
     assert affinity(node.apply()["vm"]["pid"]) == ["0", "1"]
+
+
+def test_a_guest_over_several_numa_nodes_sees_them(node: Node) -> None:
+    """NUMA-01, NUMA-02: libvirt and QEMU take the cells, and the guest's kernel finds them."""
+    node.apply(vcpus=4, memory_mib=384, state="stopped")
+    files = node.paths.vm("web")
+    sidecar = read_sidecar(files.sidecar)
+    assert sidecar is not None
+    image = read_image(node.paths.image("tiny"))
+    # The plan is for two sockets; this machine has one NUMA node to stand behind both.
+    pins = Pins(cpus=(0, 1, 2, 8), nodes=(0, 1))
+    cells = guest_cells(pins, 384, read_topology(*two_sockets(node.root / "other")))
+    given = DomainInput(
+        uuid=sidecar.uuid,
+        paths=files,
+        boot=image.boot,
+        accelerator="tcg",
+        weight=None,
+        cells=tuple(replace(cell, node=0) for cell in cells),
+    )
+    with Backend(node.uri) as backend:
+        backend.define(domain_xml(sidecar.spec, given))
+        backend.start("web")
+    ready = node.wait_ready("web")
+    seen = [part.split(":") for part in ready["nodes"].split("/")]
+    assert (ready["cpus"], [cpus for cpus, _ in seen]) == ("4", ["0-2", "3"])
+    assert all(128 << 10 < int(kib) <= 192 << 10 for _, kib in seen)
+    backends = node.monitor("web", "query-memdev")
+    assert {(one["size"], one["policy"]) for one in backends} == {(192 << 20, "preferred")}
+    # libvirt has the figures that every other VM has.
+    view = the_vm(node)
+    assert (view.state, view.memory.maximum_mib) == ("running", 384)
+    assert node.apply(vcpus=4, memory_mib=384)["changed"] is False
+
+
+def two_sockets(root: Path) -> tuple[Path, Path]:
+    """What the kernel shows of a machine with two sockets of eight cores."""
+    write_hardware(root, sockets=2, cores=8, memory_mib=4096)
+    return root / "sys", root / "proc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
@@ -13,6 +14,7 @@ from ppn.host.devices import device_of, drives_of, files_of
 from ppn.host.domain import DirectBoot, DomainInput, disk_xml, domain_xml, free_target
 from ppn.host.model import Accelerator, Pins
 from ppn.host.network import Interface, interface_of
+from ppn.host.numa import GuestCell
 from ppn.host.paths import Paths
 from ppn.host.spec import PCI_PATTERN
 from tests.unit.host.builders import UUID, make_spec
@@ -68,6 +70,25 @@ def test_pins_alone_and_over_several_numa_nodes() -> None:
     assert memory is not None and memory.attrib == {"mode": "preferred", "nodeset": "0,2"}
     without = fromstring(domain_xml(make_spec(), given_input(pins=Pins(cpus=(3, 16)))))
     assert without.find("numatune") is None and without.find("cputune/shares") is None
+
+
+def test_a_guest_on_several_numa_nodes_sees_as_many() -> None:
+    """NUMA-01, NUMA-02: with memory of its own from each, and no socket over two of them."""
+    pins = Pins(cpus=(0, 1, 2, 3, 8, 9), nodes=(0, 2))
+    cells = (GuestCell((0, 1, 2, 3), 257, 0), GuestCell((4, 5), 256, 2))
+    given_as = replace(given_input(pins=pins), cells=cells)
+    domain = fromstring(domain_xml(make_spec(vcpus=6, memory_mib=513), given_as))
+    assert [cell.attrib for cell in domain.iterfind("cpu/numa/cell")] == [
+        {"id": "0", "cpus": "0,1,2,3", "memory": "257", "unit": "MiB"},
+        {"id": "1", "cpus": "4,5", "memory": "256", "unit": "MiB"},
+    ]
+    assert [node.attrib for node in domain.iterfind("numatune/memnode")] == [
+        {"cellid": "0", "mode": "preferred", "nodeset": "0"},
+        {"cellid": "1", "mode": "preferred", "nodeset": "2"},
+    ]
+    topology = domain.find("cpu/topology")
+    assert topology is not None
+    assert topology.attrib == {"sockets": "3", "cores": "2", "threads": "1"}
 
 
 def test_places_for_disks_are_found_around_taken_ones() -> None:

@@ -20,7 +20,15 @@ from ppn.host.model import (
     Topology,
     VmPinning,
 )
-from ppn.host.numa import Demand, Holding, choose_pins, pinning_support, plan_pins, sockets_of
+from ppn.host.numa import (
+    Demand,
+    Holding,
+    choose_pins,
+    guest_cells,
+    pinning_support,
+    plan_pins,
+    sockets_of,
+)
 from ppn.host.policy import refusals
 from ppn.host.spec import VmSpec
 from ppn.host.topology import read_topology
@@ -284,6 +292,30 @@ def node_of(topology: Topology, *specs: VmSpec, settings: Settings = SETTINGS) -
         assert not list(refusals(spec, node))
         node = after(node, spec)
     return node
+
+
+@given(TOPOLOGIES, st.lists(st.integers(1, 6), max_size=8), st.integers(64, 4096))
+def test_a_guest_sees_the_numa_nodes_it_is_spread_over(
+    topology: Topology, vcpus: list[int], memory_mib: int
+) -> None:
+    """NUMA-01: each vCPU and each MiB once, on the NUMA node it really is on."""
+    for pins in plan_pins(topology, sizes(*vcpus)).values():
+        cells = guest_cells(pins, memory_mib, topology)
+        if pins is None or len(pins.nodes) < 2:
+            assert cells == ()
+            continue
+        assert tuple(cell.node for cell in cells) == pins.nodes
+        assert sorted(vcpu for cell in cells for vcpu in cell.vcpus) == [*range(len(pins.cpus))]
+        assert sum(cell.memory_mib for cell in cells) == memory_mib
+        of = {node.id: node.cpus for node in topology.numa_nodes}
+        assert all(pins.cpus[vcpu] in of[cell.node] for cell in cells for vcpu in cell.vcpus)
+
+
+def test_numa_nodes_that_are_no_more_are_not_shown() -> None:
+    """A sidecar may be older than the machine's memory."""
+    pins = Pins(cpus=(0, 4), nodes=(0, 1))
+    assert [cell.vcpus for cell in guest_cells(pins, 512, machine(2, 4))] == [(0,), (1,)]
+    assert guest_cells(pins, 512, machine(1, 8)) == guest_cells(None, 512, machine(2, 4)) == ()
 
 
 def test_what_is_in_flight_is_held() -> None:
