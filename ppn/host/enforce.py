@@ -152,6 +152,28 @@ def enforce_through(paths: Paths, backend: Backend) -> Enforced:
     return Enforced(wanted, state_through(paths, backend) if wanted else node)
 
 
+def put_weight_right(vm: str, paths: Paths, backend: Backend) -> None:
+    """Give a running VM the CPU weight of the ledger, judged on the node as it is now (CPU-03).
+
+    Args:
+        vm: the VM; nobody else may be changing it.
+        paths: the node's files.
+        backend: a connection to libvirt.
+
+    Raises:
+        LibvirtFailed: the weight could not be set.
+    """
+    for one in weights_astray(state_through(paths, backend)):
+        if one.vm == vm:
+            backend.set_weight(vm, one.wanted)
+
+
+def weights_astray(node: NodeState) -> tuple[Correction, ...]:
+    """Which CPU weights differ from the ledger's; none while the ledger cannot be trusted."""
+    found = corrections(node) if node.ledger.ok else ()
+    return tuple(one for one in found if one.what == "weight")
+
+
 def admit_balloon(vm: VmView | None, name: str, mib: int) -> VmView:
     """The VM whose balloon may go to this size.
 

@@ -13,11 +13,12 @@ from ppn.durable import write_atomic
 from ppn.errors import PpnError
 from ppn.host.agent.alerts import Look, alerts
 from ppn.host.agent.processes import strange_qemus
-from ppn.host.agent.recovery import REASONS, Task, Tries, tasks
+from ppn.host.agent.recovery import AGAIN_SECONDS, REASONS, Task, Tries, tasks
 from ppn.host.agent.report import heartbeat
 from ppn.host.agent.service import LOOK_SECONDS, Service
 from ppn.host.agent.tickets import Tickets
 from ppn.host.bridge import network_change
+from ppn.host.enforce import weights_astray
 from ppn.host.execute import as_errors, sweep
 from ppn.host.forecast import with_buffer
 from ppn.host.kvm import ensure_verdict
@@ -25,6 +26,9 @@ from ppn.host.model import NodeState
 from ppn.host.state import read_boot_id, read_state
 from ppn.wire.agent import AgentReport
 from ppn.wire.heartbeat import Alert, Heartbeat
+
+# Each costs a reading of the node.
+MOST_WEIGHTS = 16
 
 log = structlog.get_logger("host-agent")
 
@@ -61,6 +65,7 @@ class Observer:
         self._sequence = 0
         self._unfinished: dict[str, str] = {}
         self._tries = Tries()
+        self._weighed: dict[str, float] = {}
         self._seen = False
         self._found: dict[str, str | None] | None = None
         self._boot_id = read_boot_id(service.paths)
@@ -99,7 +104,8 @@ class Observer:
         """
         with self._lock:
             look = self._take()
-            if self._put_in_order(look):
+            done = self._put_in_order(look)
+            if self._put_weights_right(look) or done:
                 look = self._take()
             self._judge(look)
             return self._heartbeat(look)
@@ -179,6 +185,25 @@ class Observer:
             if not self._tries.owed:
                 self._unfinished = {}
                 self._remember_boot()
+        return bool(found)
+
+    def _put_weights_right(self, look: Look) -> bool:
+        """Let CPU weights follow the ledger, also one that was changed by hand (CPU-03).
+
+        A few at each look, and none of a VM again at once: whoever else writes it is not raced.
+        """
+        now = time.monotonic()
+        self._weighed = {vm: at for vm, at in self._weighed.items() if now - at < AGAIN_SECONDS}
+        apart = look.busy | self._weighed.keys()
+        found = [one for one in weights_astray(look.node) if one.vm not in apart][:MOST_WEIGHTS]
+        for one in found:
+            self._weighed[one.vm] = now
+            try:
+                self._service.put_weight_right(one.vm)
+            except PpnError as error:
+                log.error("weight not put right", vm=one.vm, code=error.code, error=str(error))
+            else:
+                log.warning("weight put right", vm=one.vm, was=one.actual, weight=one.wanted)
         return bool(found)
 
     def _repair(self, task: Task) -> bool:

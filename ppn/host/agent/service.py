@@ -22,7 +22,7 @@ from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.host.apply import Admitted, Outcome, carry_out, prepare
 from ppn.host.backend import Backend
 from ppn.host.detach import prepare_detach
-from ppn.host.enforce import balloon_through, enforce_through
+from ppn.host.enforce import balloon_through, enforce_through, put_weight_right
 from ppn.host.execute import as_errors, sweep_vm
 from ppn.host.forecast import with_buffer, with_in_flight, with_pins
 from ppn.host.kvm import ensure_verdict
@@ -137,6 +137,15 @@ class Service:
             return prepare(still.spec, node)
 
         self._make(task.vm, f"{RECOVERY}{task.repair}", f"recovery-{task.vm}", admitted)
+
+    def put_weight_right(self, vm: str) -> None:
+        """Give a running VM the CPU weight of the ledger again (CPU-03).
+
+        Raises:
+            PpnError: another operation is changing the VM, or libvirt failed.
+        """
+        with self._alone(vm, "enforce", f"weight-{vm}") as backend:
+            put_weight_right(vm, self.paths, backend)
 
     def _answer(self, body: Question) -> dict[str, Any]:
         match body:

@@ -24,7 +24,7 @@ from ppn.host.agent.server import Server
 from ppn.host.agent.service import Service
 from ppn.host.agent.tickets import Tickets
 from ppn.host.lock import NodeBusy, node_lock
-from ppn.host.model import LibvirtStatus, NodeState
+from ppn.host.model import LedgerStatus, LibvirtStatus, NodeState, VmWeight
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
 from ppn.host.state import Domains, assemble
@@ -141,6 +141,49 @@ def test_a_vm_is_started_when_libvirt_went_away_during_the_first_try(
     observer.look()
     observer.look()
     assert service.repaired == 1 and paths.agent_boot.exists()
+
+
+class Weighing(Service):
+    """Keeps what it was asked for, and can do nothing for the VM `bad`."""
+
+    asked = ""
+
+    def put_weight_right(self, vm: str) -> None:
+        self.asked += f"{vm} "
+        if vm == "bad":
+            raise PpnError("no", code="libvirt_failed")
+
+
+class Heavy(Observer):
+    """Sees VMs whose weight is not the ledger's; one of them is being changed."""
+
+    ledger = LedgerStatus(ok=True)
+
+    def _take(self) -> Look:
+        views = [
+            make_view(make_spec(name=name), weight=VmWeight(wanted=300, actual=actual))
+            for name, actual in (("bad", 1), ("good", 100), ("busy", 100), ("right", 300))
+        ]
+        return Look(make_node(*views, ledger=self.ledger), busy=frozenset({"busy"}))
+
+
+def test_a_weight_that_was_changed_by_hand_is_put_right(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPU-03: the ledger is authoritative; nothing is tried again at once."""
+    service = Weighing(paths, on_change=lambda: None, report=dict, uri=NOBODY)
+    observer = Heavy(service, Tickets("server"), "server", NOBODY)
+    observer.look()
+    observer.look()
+    assert service.asked == "bad good "
+    monkeypatch.setattr("ppn.host.agent.observer.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("ppn.host.agent.observer.MOST_WEIGHTS", 1)
+    observer.look()
+    assert service.asked == "bad good bad "
+    # Without a ledger to trust, what it said last stays in force.
+    Heavy.ledger = LedgerStatus(ok=False)
+    observer.look()
+    assert service.asked == "bad good bad "
 
 
 def test_an_agent_that_stops_takes_nothing_more_over_an_open_line(tmp_path: Path) -> None:
