@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ppn.fleet.addresses import places
+from ppn.host.addresses import places
 from ppn.host.plan import MIB_PER_GIB
 from ppn.host.spec import Disk
 from ppn.wire.fleet import PolicyName, VmOrder

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from ppn.errors import Refusal
-from ppn.fleet.addresses import next_address
 from ppn.fleet.model import Demand, NodeView, view_of
 from ppn.fleet.policy import Passed
+from ppn.host.addresses import free_address
 from ppn.wire.heartbeat import Heartbeat, VmReport
 
 # Sessions of the agent that are known to be over; older ones are forgotten.
@@ -159,7 +159,7 @@ class Node:
             addresses = [report.address for report in self._visible().values()]
             addresses += [one.address for one in self.reserved.values()]
             taken = {address for address in addresses if address is not None}
-            address = next_address(heartbeat.network.range, taken, vm)
+            address = free_address(heartbeat.network.range, taken, vm)
         session = heartbeat.session
         reservation = Reservation(number, vm, self.name, session, demand, passed, address)
         self.reserved[vm] = reservation

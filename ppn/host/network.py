@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from ppn.errors import Refusal
+from ppn.host.addresses import FIRST_PLACE, free_address
 from ppn.host.lease import Lease
 from ppn.host.model import NodeNetwork, NodeState, Settings, VmView
-from ppn.host.ports import Busy, choose_ports, probe
+from ppn.host.ports import Busy, choose_ports
 from ppn.host.spec import VmSpec
 
 # In front of every tap's name: the rules know a guest's packets by it.
 TAP_PREFIX = "ppn-"
-# The network's own address, the gateway's and the broadcast are no VM's.
-FIRST_PLACE = 2
-NOBODYS = 3
 
 
 @dataclass(frozen=True)
@@ -144,19 +142,7 @@ def _address(spec: VmSpec, network: NodeNetwork, taken: set[str], own: Lease | N
         return spec.address
     if own is not None:
         return own.address
-    count = space.num_addresses - NOBODYS
-    place = probe(spec.name, count, lambda place: str(space[FIRST_PLACE + place]) in taken)
-    if place is None:
-        raise Refusal(
-            f"vm {spec.name}: every address of {space} is taken",
-            code="addresses_exhausted",
-            constraint="the node's VM network",
-            wanted=1,
-            free=0,
-            unit="addresses",
-            hint="choose another node, or give this one a larger vm_range",
-        )
-    return str(space[FIRST_PLACE + place])
+    return free_address(network.range, taken, spec.name)
 
 
 def _check(spec: VmSpec, address: IPv4Address, space: IPv4Network, taken: set[str]) -> None:

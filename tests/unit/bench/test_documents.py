@@ -27,7 +27,7 @@ def first_cells(document: str) -> set[str]:
 
 def refusal_codes() -> Iterator[re.Pattern[str]]:
     """The codes of the refusals that judge a VM, as the source gives them."""
-    for name in ("policy.py", "spec.py", "detach.py", "network.py", "ports.py"):
+    for name in ("addresses.py", "policy.py", "spec.py", "detach.py", "network.py", "ports.py"):
         tree = ast.parse((CHECKOUT / "ppn" / "host" / name).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "code" and not is_passed_on(node):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.errors import Refusal
-from ppn.fleet.addresses import next_address, places
+from ppn.host.addresses import free_address, places
 
 NETWORKS = st.sampled_from(["10.9.2.0/24", "10.9.2.16/28", "10.9.2.64/29", "10.9.2.4/30"])
 
@@ -24,11 +24,11 @@ def test_addresses_are_unique_until_the_range_is_exhausted(network: str, vms: li
     for vm in vms:
         if len(taken) == len(hosts):
             with pytest.raises(Refusal) as refused:
-                next_address(network, taken, vm)
+                free_address(network, taken, vm)
             assert refused.value.code == "addresses_exhausted"
             assert (refused.value.wanted, refused.value.free) == (1, 0)
             return
-        address = next_address(network, taken, vm)
+        address = free_address(network, taken, vm)
         assert address in hosts - taken
         taken.add(address)
 
@@ -37,19 +37,19 @@ def test_addresses_are_unique_until_the_range_is_exhausted(network: str, vms: li
 def test_range_without_room_for_a_vm(network: str) -> None:
     assert places(network) == 0
     with pytest.raises(Refusal, match="addresses_exhausted"):
-        next_address(network, set(), "vm-1")
+        free_address(network, set(), "vm-1")
 
 
 @given(NETWORKS, st.text(max_size=8))
 def test_released_address_is_found_again(network: str, vm: str) -> None:
     """IP-01: the same VM finds the same address; one that is not of the range does not matter."""
-    address = next_address(network, set(), vm)
-    assert next_address(network, {"192.0.2.1"}, vm) == address
+    address = free_address(network, set(), vm)
+    assert free_address(network, {"192.0.2.1"}, vm) == address
     full = {str(IPv4Address(host)) for host in IPv4Network(network)}
-    assert next_address(network, full - {address}, vm + "x") == address
+    assert free_address(network, full - {address}, vm + "x") == address
 
 
 def test_vms_start_at_different_places() -> None:
     """IP-01: so that two controllers do not choose the same address at the same moment."""
-    found = {next_address("10.9.0.0/16", set(), f"vm-{number}") for number in range(100)}
+    found = {free_address("10.9.0.0/16", set(), f"vm-{number}") for number in range(100)}
     assert len(found) > 90
