@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -13,12 +12,14 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.files import FileStatus, parse_status
+from facts.lines import STATUS, key_status, values, whole
 from ppn.errors import PpnError
 from ppn.pool.certificates import bundle_from_pem, request_from_der
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY
 
 # Of the key only mode, owner and a signing request are printed. openssl may not be there yet.
-SCRIPT = r"""set -eu
+SCRIPT = rf"""set -eu
+{STATUS}
 key=$1; certificate=$2
 if [ -e "$key" ]; then
   echo "key $(stat -c '%a %U:%G' -- "$key")"
@@ -27,14 +28,9 @@ if [ -e "$key" ]; then
     echo "request $request"
   fi
 fi
-if [ ! -e "$certificate" ] && [ ! -L "$certificate" ]; then
-  echo "file absent $certificate"
-elif [ -f "$certificate" ] && [ ! -L "$certificate" ]; then
-  digest=$(sha256sum < "$certificate")
-  echo "file present $(stat -c '%a %U %G' -- "$certificate") file ${digest%% *} $certificate"
+status "file " "$certificate"
+if [ -f "$certificate" ] && [ ! -L "$certificate" ]; then
   echo "certificate $(base64 -w 0 < "$certificate")"
-else
-  echo "file present $(stat -c '%a %U %G' -- "$certificate") other - $certificate"
 fi
 echo end"""
 
@@ -88,19 +84,16 @@ def parse(output: list[str]) -> CertificateState:
     Raises:
         FactProcessError: the output is cut off, or a line is not of the expected form.
     """
-    if not output or output[-1] != "end":
-        raise FactProcessError("the certificate script did not come to its end")
-    key = next(_values(output, "key"), None)
-    mode, _, owner = key.partition(" ") if key is not None else (None, "", None)
-    statuses = dict(parse_status(line) for line in _values(output, "file"))
+    mode, owner = key_status(whole(output, "certificate"))
+    statuses = dict(map(parse_status, values(output, "file")))
     if NODE_CERTIFICATE not in statuses:
         raise FactProcessError("the certificate script did not tell of the certificate")
     return CertificateState(
-        key_mode=mode.zfill(4) if mode is not None else None,
+        key_mode=mode,
         key_owner=owner,
-        request=next((_request(text) for text in _values(output, "request")), None),
+        request=next((_request(text) for text in values(output, "request")), None),
         file=statuses[NODE_CERTIFICATE],
-        certificate=next((_certificate(text) for text in _values(output, "certificate")), None),
+        certificate=next((_certificate(text) for text in values(output, "certificate")), None),
     )
 
 
@@ -118,8 +111,3 @@ def _certificate(text: str) -> x509.Certificate | None:
     except ValueError:
         return None
     return found[0] if len(found) == 1 else None
-
-
-def _values(output: list[str], word: str) -> Iterator[str]:
-    """The rest of each line that begins with a word."""
-    return (line[len(word) + 1 :] for line in output if line.startswith(f"{word} "))

@@ -8,18 +8,11 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
-# One line a path: `absent`, or mode, owner, group, kind and digest. `set -e` makes an unreadable
-# file an error of the whole fact rather than a file that looks absent.
-SCRIPT = r"""set -eu
-for path in "$@"; do
-  if [ ! -e "$path" ] && [ ! -L "$path" ]; then echo "absent $path"; continue; fi
-  if [ -f "$path" ] && [ ! -L "$path" ]; then
-    digest=$(sha256sum < "$path"); kind=file
-  else
-    digest=-; kind=other
-  fi
-  echo "present $(stat -c '%a %U %G' -- "$path") $kind ${digest%% *} $path"
-done"""
+from facts.lines import STATUS
+
+SCRIPT = f"""set -eu
+{STATUS}
+for path in "$@"; do status "" "$path"; done"""
 
 
 @dataclass(frozen=True)

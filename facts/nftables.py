@@ -9,6 +9,7 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.files import FileStatus, parse_status
+from facts.lines import STATUS, value, values, whole
 from ppn.mesh.firewall import FILE, TABLE
 
 UNIT = "ppn-nftables.service"
@@ -17,15 +18,8 @@ UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 LOADED = "/run/ppn/nft.loaded"
 
 SCRIPT = rf"""set -eu
-for path in {FILE} {UNIT_FILE}; do
-  if [ ! -e "$path" ] && [ ! -L "$path" ]; then echo "file absent $path"; continue; fi
-  if [ -f "$path" ] && [ ! -L "$path" ]; then
-    digest=$(sha256sum < "$path"); kind=file
-  else
-    digest=-; kind=other
-  fi
-  echo "file present $(stat -c '%a %U %G' -- "$path") $kind ${{digest%% *}} $path"
-done
+{STATUS}
+for path in {FILE} {UNIT_FILE}; do status "file " "$path"; done
 systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {UNIT}
 if command -v nft > /dev/null && [ -e {LOADED} ]; then
   tables=$(nft list tables)
@@ -88,17 +82,13 @@ def parse(output: list[str]) -> FirewallState:
     Raises:
         FactProcessError: the output is cut off, or a line is not of the expected form.
     """
-    if not output or output[-1] != "end":
-        raise FactProcessError("the firewall script did not come to its end")
-    properties = dict(line.split("=", 1) for line in output if "=" in line.split(" ")[0])
+    properties = dict(
+        line.split("=", 1) for line in whole(output, "firewall") if "=" in line.split(" ")[0]
+    )
     try:
         return FirewallState(
-            files=dict(
-                parse_status(line.removeprefix("file "))
-                for line in output
-                if line.startswith("file ")
-            ),
-            loaded=next((line.split()[1] for line in output if line.startswith("loaded ")), None),
+            files=dict(map(parse_status, values(output, "file"))),
+            loaded=value(output, "loaded"),
             enabled=properties["UnitFileState"] == "enabled",
             active=properties["ActiveState"] == "active",
             needs_reload=properties["NeedDaemonReload"] == "yes",

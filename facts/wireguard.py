@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -11,27 +10,21 @@ from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 from facts.files import FileStatus, parse_status
+from facts.lines import STATUS, key_status, value, values, whole
 from ppn.mesh.paths import CONFIG
 from ppn.mesh.peers import Network
 from ppn.mesh.render import conf_path, drop_in_path
 
 # Of the key file only mode, owner and public half are printed. `wg` may not be installed yet.
-SCRIPT = r"""set -eu
+SCRIPT = rf"""set -eu
+{STATUS}
 name=$1; key=/etc/wireguard/$1.key; shift
 if [ -d /sys/module/wireguard ] || modprobe -nq wireguard; then echo kernel; fi
 if [ -e "$key" ]; then
   echo "key $(stat -c '%a %U:%G' -- "$key")"
   if command -v wg > /dev/null; then public=$(wg pubkey < "$key"); echo "public $public"; fi
 fi
-for path in "$@"; do
-  if [ ! -e "$path" ] && [ ! -L "$path" ]; then echo "file absent $path"; continue; fi
-  if [ -f "$path" ] && [ ! -L "$path" ]; then
-    digest=$(sha256sum < "$path"); kind=file
-  else
-    digest=-; kind=other
-  fi
-  echo "file present $(stat -c '%a %U %G' -- "$path") $kind ${digest%% *} $path"
-done
+for path in "$@"; do status "file " "$path"; done
 if [ -e "/run/ppn/$name.applied" ]; then echo "applied $(cat "/run/ppn/$name.applied")"; fi
 systemctl show --property=ActiveState,SubState,UnitFileState,NeedDaemonReload \
   "wg-quick@$name.service"
@@ -131,20 +124,17 @@ def parse(output: list[str]) -> WireGuardState:
     Raises:
         FactProcessError: the output is cut off, or a line is not of the expected form.
     """
-    if not output or output[-1] != "end":
-        raise FactProcessError("the WireGuard script did not come to its end")
-    key = next(iter(_values(output, "key")), None)
-    mode, _, owner = key.partition(" ") if key is not None else (None, "", None)
+    mode, owner = key_status(whole(output, "WireGuard"))
     properties = dict(line.split("=", 1) for line in output if line.startswith(UNIT_PROPERTIES))
     if len(properties) != len(UNIT_PROPERTIES):
         raise FactProcessError("systemctl did not tell the state of wg-quick")
-    applied = next(iter(_values(output, "applied")), "")
+    applied = value(output, "applied") or ""
     return WireGuardState(
         kernel="kernel" in output,
-        key_mode=mode.zfill(4) if mode is not None else None,
+        key_mode=mode,
         key_owner=owner,
-        public_key=next(iter(_values(output, "public")), None),
-        files=dict(parse_status(line) for line in _values(output, "file")),
+        public_key=value(output, "public"),
+        files=dict(map(parse_status, values(output, "file"))),
         applied=applied.partition(" ")[0] or None,
         enabled=properties["UnitFileState"] == "enabled",
         active=properties["ActiveState"] in ACTIVE,
@@ -160,13 +150,13 @@ ACTIVE = {"active", "activating", "reloading"}
 
 
 def _live(output: list[str]) -> LiveInterface | None:
-    port = next(iter(_values(output, "port")), None)
+    port = value(output, "port")
     if port is None:
         return None
     try:
-        keepalives = dict(line.split() for line in _values(output, "keepalive"))
+        keepalives = dict(line.split() for line in values(output, "keepalive"))
         peers = {}
-        for line in _values(output, "peer"):
+        for line in values(output, "peer"):
             key, *networks = line.split()
             allowed = frozenset(ip_network(one) for one in networks if one != "(none)")
             every = keepalives[key]
@@ -174,8 +164,3 @@ def _live(output: list[str]) -> LiveInterface | None:
         return LiveInterface(int(port), peers)
     except (ValueError, KeyError) as error:
         raise FactProcessError(f"unexpected output of wg show: {error!r}") from error
-
-
-def _values(output: list[str], word: str) -> Iterator[str]:
-    """The rest of each line that begins with a word."""
-    return (line[len(word) + 1 :] for line in output if line.startswith(f"{word} "))
