@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from lab import guest
 from tests.integration.agent.agents import Agent, Ear, listening
-from tests.integration.host.node import Node
+from tests.integration.host.node import Node, started
 
 
 @pytest.fixture(scope="session")
 def started_node() -> Iterator[Node]:
-    # Not pytest's folder: the path of a Unix socket has at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="ppn-agent-") as root:
-        node = Node(Path(root))
-        # The node proxy's user has to get as far as the socket.
-        node.root.chmod(0o755)
-        node.prepare(guest.cached())
-        daemon = node.start()
-        try:
-            # The first call of a fresh libvirtd looks at QEMU for long.
-            node.virsh("domcapabilities")
-            yield node
-        finally:
-            node.stop(daemon)
+    with started("ppn-agent-") as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from lab import guest
-from tests.integration.host.node import Node
+from tests.integration.host.node import Node, started
 
 
 @pytest.fixture(scope="session")
 def started_node() -> Iterator[Node]:
-    # Not pytest's folder: the path of a Unix socket has at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="ppn-host-") as root:
-        node = Node(Path(root))
-        node.prepare(guest.cached())
-        daemon = node.start()
-        try:
-            yield node
-        finally:
-            node.stop(daemon)
+    with started("ppn-host-") as made:
+        yield made
 
 
 @pytest.fixture

@@ -8,12 +8,15 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import guest
 from ppn.host.model import NodeState
 from ppn.host.paths import Paths
 from ppn.run import Completed, run
@@ -222,6 +225,24 @@ class Node:
         """libvirt's record of each running guest; `driver` is libvirtd itself."""
         files = (self.root / "run/libvirt/qemu").glob("*.pid")
         return [file for file in files if file.stem != "driver"]
+
+
+@contextmanager
+def started(prefix: str) -> Iterator[Node]:
+    """A node with its daemons, for the length of the block."""
+    # Not pytest's folder: the path of a Unix socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix=prefix) as root:
+        node = Node(Path(root))
+        # The node proxy's user has to get as far as the agent's socket.
+        node.root.chmod(0o755)
+        node.prepare(guest.cached())
+        daemon = node.start()
+        try:
+            # The first call of a fresh libvirtd looks at QEMU for long.
+            node.virsh("domcapabilities")
+            yield node
+        finally:
+            node.stop(daemon)
 
 
 def spec_text(spec: Mapping[str, Any]) -> str:
