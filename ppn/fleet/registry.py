@@ -37,11 +37,18 @@ class Registry:
     Args:
         addresses: the mesh address of every node that may send heartbeats, by name.
         now: the time of start, in seconds.
+        stale_seconds: after so long without a heartbeat a node is no candidate.
     """
 
-    def __init__(self, addresses: Mapping[str, IPv4Address], now: float) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[str, IPv4Address],
+        now: float,
+        stale_seconds: float = STALE_SECONDS,
+    ) -> None:
         self._nodes = {name: Node(name, address) for name, address in addresses.items()}
         self._started = now
+        self._stale_seconds = stale_seconds
         self._numbers = count()
         self._warm = False
         self._unheard = set(addresses)
@@ -83,7 +90,7 @@ class Registry:
                 constraint="mesh address of the node in the inventory",
                 hint="send it from the node itself, through the mesh",
             )
-        node.check_order(heartbeat, now - STALE_SECONDS)
+        node.check_order(heartbeat, now - self._stale_seconds)
         before = node.held()
         node.take(heartbeat, now, now - SETTLE_SECONDS)
         self._note(node, before)
@@ -96,7 +103,7 @@ class Registry:
         """Take nodes that have been silent for too long out of the candidates (FLEET-16)."""
         while self._live:
             name, heard = next(iter(self._live.items()))
-            if now - heard <= STALE_SECONDS:
+            if now - heard <= self._stale_seconds:
                 return
             del self._live[name]
             self._index.drop(name)
@@ -241,7 +248,7 @@ class Registry:
 
     def is_stale(self, node: Node, now: float) -> bool:
         """Whether a node was never heard, or not lately by this controller's own clock."""
-        return node.heard is None or now - node.heard > STALE_SECONDS
+        return node.heard is None or now - node.heard > self._stale_seconds
 
     def view(self, node: Node) -> NodeView | None:
         """What may still be placed on a node, also when it is stale; None before it was heard."""

@@ -101,7 +101,7 @@ def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service
     """A controller from its settings and its edges."""
     clock = boot_clock
     known = {node.name: node.address for node in settings.nodes}
-    registry = Registry(known, clock())
+    registry = Registry(known, clock(), settings.stale_seconds)
     peers = Peers(settings.address, settings.controllers, settings.port)
     maker = Maker(registry, journal, nodes, peers, clock)
     remover = Remover(registry, nodes, clock)

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppn.errors import PpnError
+from ppn.fleet.registry import STALE_SECONDS
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
 
 PATH = "/etc/ppn/fleet.json"
@@ -46,6 +47,7 @@ class FleetSettings(BaseModel):
         journal: where intents are kept.
         certificate: its client certificate.
         trust: the authorities whose node proxies it trusts.
+        stale_seconds: after so long without a heartbeat a node is no candidate.
         request_seconds: the longest a caller waits for an answer.
         development: allows a loopback address to listen on.
     """
@@ -63,6 +65,7 @@ class FleetSettings(BaseModel):
     journal: Path = Path("/var/lib/ppn-fleet/intents.jsonl")
     certificate: Path = Path(NODE_CERTIFICATE)
     trust: Path = Path(NODE_TRUST)
+    stale_seconds: float = Field(default=STALE_SECONDS, gt=0, le=600)
     request_seconds: float = Field(default=120.0, gt=0, le=600)
     development: bool = False
 
