@@ -29,6 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         str(what): outcome == "passed"
         for outcome in ("passed", "failed", "error")
         for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport)
         for what in dict(report.user_properties).values()
     }
     if not held:

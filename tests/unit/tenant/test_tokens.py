@@ -47,6 +47,8 @@ def test_what_is_no_token_has_no_id(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [TEXT + "\n", " " + TEXT, TEXT[:-1], TEXT + "A", TEXT.upper(), TEXT.replace("_", "-", 1), ""],
+    # The token is another in each process; the names of the tests must not be.
+    ids=["newline", "space", "short", "long", "upper", "hyphen", "empty"],
 )
 def test_almost_a_token_has_no_id(text: str) -> None:
     assert id_of(text) is None
