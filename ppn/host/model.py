@@ -359,10 +359,16 @@ class VmView(Frozen):
 
 
 class Unmanaged(Frozen):
-    """Something on the node that came another way."""
+    """Something on the node that came another way.
+
+    Args:
+        name: the domain's, or the path below the folder of VMs.
+        kind: `folder` is one without a sidecar, `disk` and `file` belong to no VM, and a
+            `leftover` was left by a run that was killed long ago.
+    """
 
     name: str
-    kind: Literal["domain", "folder"]
+    kind: Literal["domain", "folder", "disk", "file", "leftover"]
 
 
 class NodeState(Frozen):

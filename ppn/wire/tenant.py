@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ppn.wire.model import Owner, VmId, Wire
+
+
+def _moment(text: str) -> str:
+    """A text that is a moment, with its offset from UTC."""
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("the moment has no offset from UTC")
+    return text
 
 
 class AllocationReport(Wire):
@@ -30,7 +38,7 @@ class AllocationReport(Wire):
     disk_gib: int = Field(ge=0)
     state: Literal["reserved", "settled", "removing"]
     changing: bool = False
-    since: str
+    since: Annotated[str, AfterValidator(_moment)]
 
 
 class AllocationList(Wire):
