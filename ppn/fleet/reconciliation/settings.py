@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ppn.errors import PpnError
 from ppn.fleet.settings import SettingsDamaged
@@ -87,6 +87,16 @@ class LinesFile(Closed):
 Sink = Annotated[Webhook | MailServer | LinesFile, Field(discriminator="kind")]
 
 
+def _differ(sinks: tuple[Sink, ...]) -> tuple[Sink, ...]:
+    """Sinks of which each has a name of its own: what it is owed is kept by that."""
+    if len({sink.name for sink in sinks}) < len(sinks):
+        raise ValueError("two sinks have one name")
+    return sinks
+
+
+Sinks = Annotated[tuple[Sink, ...], Field(max_length=16), AfterValidator(_differ)]
+
+
 class ReconcileSettings(Closed):
     """What reconciliation is told by the inventory.
 
@@ -112,14 +122,7 @@ class ReconcileSettings(Closed):
     state: Path = Path(STATE)
     keep_days: int = Field(default=400, ge=1, le=36500)
     settle_seconds: float = Field(default=45.0, ge=0, le=600)
-    sinks: Annotated[tuple[Sink, ...], Field(max_length=16)] = ()
-
-    @model_validator(mode="after")
-    def _check_names(self) -> ReconcileSettings:
-        names = [sink.name for sink in self.sinks]
-        if len(set(names)) < len(names):
-            raise ValueError("two sinks have one name")
-        return self
+    sinks: Sinks = ()
 
 
 class NotConfigured(PpnError):
