@@ -10,6 +10,8 @@ from ppn.wire.fleet import NodeReport, OpenIntent, PlacedVm
 from ppn.wire.heartbeat import Alert, VmReport
 from ppn.wire.tenant import AllocationReport
 
+Kind = Literal["node", "controller", "tenant proxy"]
+
 
 @dataclass(frozen=True, order=True)
 class Key:
@@ -100,7 +102,7 @@ class StoreLook:
 class Gap:
     """A source that could not be read: what it alone can tell is not judged, and never missing."""
 
-    kind: Literal["node", "controller", "tenant proxy"]
+    kind: Kind
     name: str
     reason: str
 
@@ -125,7 +127,7 @@ class Views:
     stores: tuple[StoreLook, ...] = ()
     gaps: tuple[Gap, ...] = ()
 
-    def lacks(self, kind: str) -> bool:
+    def lacks(self, kind: Kind) -> bool:
         """Whether a source of that kind could not be read."""
         return any(gap.kind == kind for gap in self.gaps)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import structlog
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ppn.errors import PpnError
 from ppn.fleet.peers import NO_TLS
-from ppn.fleet.reconciliation.model import ControllerLook, Gap, NodeLook, StoreLook, Views
+from ppn.fleet.reconciliation.model import ControllerLook, Gap, Kind, NodeLook, StoreLook, Views
 from ppn.fleet.reconciliation.settings import ReconcileSettings
 from ppn.pool.tls import TlsUnusable, trusting_context
 from ppn.wire.agent import AgentReport
@@ -129,7 +129,7 @@ class Sources:
 
     async def _all(
         self,
-        kind: Any,
+        kind: Kind,
         names: tuple[str, ...],
         ask: Callable[[str], Awaitable[Look]],
         gaps: list[Gap],

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppn.errors import PpnError
-from ppn.fleet.reconciliation.model import Finding, Gap, Views
+from ppn.fleet.reconciliation.model import Finding, Gap, Kind, Views
 
 SIGNATURE_DOMAIN = b"ppn reconciliation report v1\n"
 MAX_BYTES = 64 * 1024 * 1024
@@ -46,7 +46,7 @@ class Compared(Part):
 class NotJudged(Part):
     """A source that did not answer; what it alone can tell is left open."""
 
-    kind: Literal["node", "controller", "tenant proxy"]
+    kind: Kind
     name: str
     reason: str
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.fleet.reconciliation import notices
-from ppn.fleet.reconciliation.model import ControllerLook, Finding, Gap, Key
+from ppn.fleet.reconciliation.model import ControllerLook, Finding, Gap, Key, Kind
 from ppn.fleet.reconciliation.notices import Notice, Seer, State, batch, delivered, failed, told
 from ppn.fleet.reconciliation.watching import run_judges, watch_judges, watched
 from tests.unit.reconciliation.builders import POOL, alert, node_report
@@ -179,8 +178,7 @@ def test_what_a_stale_node_said_last_still_stands() -> None:
 def test_a_run_clears_only_what_it_read() -> None:
     known = Key("size_wrong", "vm-web", "server")
     assert run_judges(known, POOL) and run_judges(Key("ghost_record", "x"), POOL)
-    kinds: tuple[Literal["node", "controller", "tenant proxy"], ...]
-    kinds = ("node", "controller", "tenant proxy")
+    kinds: tuple[Kind, ...] = ("node", "controller", "tenant proxy")
     for kind in kinds:
         views = replace(POOL, gaps=(Gap(kind, "laptop", "no answer"),))
         assert not run_judges(Key("ghost_record", "x"), views)
