@@ -359,13 +359,7 @@ class VmView(Frozen):
 
 
 class Unmanaged(Frozen):
-    """Something on the node that came another way.
-
-    Args:
-        name: the domain's, or the path below the folder of VMs.
-        kind: `folder` is one without a sidecar, `disk` and `file` belong to no VM, and a
-            `leftover` was left by a run that was killed long ago.
-    """
+    """Something that came another way: a domain, or what is no VM's below the folder of VMs."""
 
     name: str
     kind: Literal["domain", "folder", "disk", "file", "leftover"]
