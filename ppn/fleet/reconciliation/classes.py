@@ -49,7 +49,7 @@ SIZE_WRONG = Class(
 )
 RESERVATION_LEAKED = Class(
     "reservation_leaked",
-    "a reservation of a tenant has been neither settled nor released for over an hour",
+    "what is reserved for a new or a changed VM is neither settled nor released after an hour",
     "see why the tenant proxy's sweeper cannot decide it: journalctl -u ppn-tenant",
 )
 REMOVAL_STUCK = Class(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ppn.fleet.reconciliation import classes
 from ppn.fleet.reconciliation.model import Finding, Views
-from ppn.fleet.reconciliation.pairs import in_flight, places
+from ppn.fleet.reconciliation.pairs import in_flight, is_late, places
 from ppn.wire.heartbeat import VmReport
 from ppn.wire.tenant import AllocationReport
 
-# The sweepers of the tenant proxies decide what is open far sooner.
-LATE = timedelta(hours=1)
 # No tenants: the operator's VMs count for no quota, and nobody's cannot be compared.
 NO_TENANTS = frozenset({"operator", "unknown"})
 
@@ -60,13 +58,13 @@ def _record(
 ) -> Iterator[Finding]:
     """What is wrong with one record; `whole` when every node answered."""
     vm = record.vm
-    if record.state != "settled":
-        open_class = (
-            classes.RESERVATION_LEAKED if record.state == "reserved" else classes.REMOVAL_STUCK
-        )
-        if at - datetime.fromisoformat(record.since) > LATE:
-            text = f"vm {vm} of tenant {record.tenant} is {record.state} since {record.since}"
-            yield open_class.of(vm, held[0][0] if held else "", text)
+    if record.state != "settled" or record.changing:
+        removing = record.state == "removing"
+        stuck = classes.REMOVAL_STUCK if removing else classes.RESERVATION_LEAKED
+        if is_late(record, at):
+            state = "changing" if record.state == "settled" else record.state
+            text = f"vm {vm} of tenant {record.tenant} is {state} since {record.since}"
+            yield stuck.of(vm, held[0][0] if held else "", text)
         return
     if not held and whole:
         text = f"tenant {record.tenant} has vm {vm} on record, and no node has it"

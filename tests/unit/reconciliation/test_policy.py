@@ -53,6 +53,10 @@ CASES: dict[str, tuple[Views, Key]] = {
         Key("size_wrong", "vm-web", "server"),
     ),
     "leaked": (in_store(POOL, 0, *STORE, RESERVED), Key("reservation_leaked", "vm-lost")),
+    "leaked in a change": (
+        in_store(POOL, 0, record(WEB, changing=True)),
+        Key("reservation_leaked", "vm-web", "server"),
+    ),
     "never removed": (
         in_store(POOL, 0, record(WEB, state="removing")),
         Key("removal_stuck", "vm-web", "server"),
@@ -179,7 +183,7 @@ def test_what_is_on_its_way_is_not_judged(state: str) -> None:
     made = report("vm-new", owner="acme")
     going = on_node(POOL, "laptop", vms=(made,), going=frozenset({"vm-new"}))
     assert keys(going) == set()
-    changing = record(WEB, memory_mib=512, changing=True)
+    changing = record(WEB, memory_mib=512, changing=True, since=JUST_NOW)
     assert keys(in_store(POOL, 0, changing)) == set()
     fresh = record(LOST, state="reserved", since=JUST_NOW)
     assert keys(in_store(POOL, 0, *STORE, fresh)) == set()
