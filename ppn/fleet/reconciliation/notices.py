@@ -133,7 +133,7 @@ def told(
         finding = seen.pop(one.key, None)
         if finding is not None:
             one = _seen(one, seer, finding)
-        elif seer in one.seen_by and judged(one.key):
+        elif judged(one.key):
             one = _unseen(one, seer)
         if one.seen_by:
             active.append(one)

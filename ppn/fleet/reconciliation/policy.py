@@ -7,7 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ppn.fleet.reconciliation import classes
-from ppn.fleet.reconciliation.model import ControllerLook, Finding, Gap, NodeLook, Views
+from ppn.fleet.reconciliation.model import (
+    ControllerLook,
+    Finding,
+    Gap,
+    Key,
+    NodeLook,
+    Views,
+)
 from ppn.fleet.reconciliation.pairs import in_flight, places
 from ppn.fleet.reconciliation.records import record_findings
 from ppn.wire.heartbeat import Alert, VmReport
@@ -23,12 +30,10 @@ def findings(views: Views) -> tuple[Finding, ...]:
         By class, subject and node; empty if, and only if, all that was read agrees and nothing
         was left unread.
     """
-    found: dict[object, Finding] = {}
+    found: dict[Key, Finding] = {}
     for finding in _all(views):
-        known = found.get(finding.key)
-        # Said by an agent or controller itself, it is for the watch over alerts to follow.
-        if known is None or known.told_by == "comparison":
-            found[finding.key] = finding
+        # What an agent or controller says itself comes first, and the watch follows that.
+        found.setdefault(finding.key, finding)
     return tuple(sorted(found.values(), key=lambda one: one.key))
 
 

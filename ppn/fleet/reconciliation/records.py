@@ -38,7 +38,7 @@ def record_findings(views: Views) -> Iterator[Finding]:
         for alert in node.alerts
         if alert.code.startswith("sidecar_")
     }
-    whole = not views.lacks("node") and {one.name for one in views.nodes} >= set(views.known)
+    whole = {one.name for one in views.nodes} >= set(views.known)
     for vm in sorted(records.keys() - moving):
         yield from _record(records[vm], held.get(vm, []), views.at, whole, vm in unreadable)
     if views.stores and not views.lacks("tenant proxy"):

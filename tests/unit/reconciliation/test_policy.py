@@ -176,9 +176,32 @@ def test_without_a_controller_no_node_is_at_fault() -> None:
     assert keys(views) == {Key("controller_silent", "http://10.8.0.1:9203")}
 
 
-@pytest.mark.parametrize("state", ["creating"])
-def test_what_is_on_its_way_is_not_judged(state: str) -> None:
-    new = report("vm-new", owner="acme", state=state)
+def test_what_a_controller_does_not_hear_it_need_not_know() -> None:
+    """REC-02: its registry is as old as its last word of the node, and that is said."""
+    old = by_controller(
+        POOL,
+        0,
+        placed=(),
+        nodes=(node_report("server", stale=True), node_report("laptop")),
+        alerts=(alert("node_stale", "server"),),
+    )
+    assert keys(old) == {Key("node_unheard", "server", "server")}
+    fresh = by_controller(POOL, 0, placed=(), nodes=())
+    assert keys(fresh) == set()
+
+
+def test_a_vm_that_moves_is_not_doubled() -> None:
+    views = agreeing({"server": (WEB,), "laptop": (WEB,)})
+    assert keys(on_node(views, "laptop", going=frozenset({"vm-web"}))) == set()
+
+
+def test_a_vm_with_an_open_intent_is_said_once() -> None:
+    views = by_controller(in_store(POOL, 0), 0, intents=(OpenIntent(id="vm-web", node="server"),))
+    assert keys(views) == {Key("intent_stuck", "vm-web", "server")}
+
+
+def test_what_is_on_its_way_is_not_judged() -> None:
+    new = report("vm-new", owner="acme", state="creating")
     assert keys(on_node(POOL, "laptop", vms=(new,))) == set()
     made = report("vm-new", owner="acme")
     going = on_node(POOL, "laptop", vms=(made,), going=frozenset({"vm-new"}))
