@@ -16,13 +16,11 @@ from operations.systemd import Unit
 from ppn.fleet.reconciliation.settings import PATH, ReconcileSettings, Sink, Sinks
 from ppn.fleet.settings import DEFAULT_PORT
 from ppn.host.proxy.policy import CONTROLLER
-from ppn.inventory import Pool
+from ppn.inventory import TENANT_PROXY, TENANT_PROXY_PORT, Pool
 
 USER = "ppn-reconcile"
 SERVICES = ("ppn-reconcile.service", "ppn-alerts.service")
 TIMERS = ("ppn-reconcile.timer", "ppn-alerts.timer")
-TENANT_PROXY = "tenant-proxy"
-TENANT_PORT = 9221
 KEEP_DAYS = 400
 SINKS: TypeAdapter[tuple[Sink, ...]] = TypeAdapter(Sinks)
 
@@ -68,7 +66,7 @@ def reconciliation_files(pool: Pool, name: str, data: Mapping[str, Any]) -> dict
         address=node.address,
         controllers=tuple(f"http://{address}:{DEFAULT_PORT}" for address in controllers),
         tenant_proxies=tuple(
-            f"https://{one.address}:{TENANT_PORT}"
+            f"https://{one.address}:{TENANT_PROXY_PORT}"
             for one in pool.nodes
             if TENANT_PROXY in one.roles
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,9 @@ def test_it_knows_who_to_ask_and_whom_to_tell() -> None:
 
 def test_tenant_proxies_of_the_inventory_are_asked() -> None:
     """REC-02."""
-    relay, *others = POOL.nodes
-    door = replace(relay, roles=relay.roles | {"tenant-proxy"})
-    pool = replace(POOL, nodes=(door, *others))
+    relay = {**NODES["relay"], "roles": ["relay", "controller", "tenant-proxy"]}
+    pool, problems = pool_from_data({}, {**NODES, "relay": relay})
+    assert not problems
     settings = json.loads(reconciliation_files(pool, "server", {})[PATH].content)
     assert settings["tenant_proxies"] == ["https://10.8.0.1:9221"]
 
