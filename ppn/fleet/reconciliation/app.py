@@ -59,11 +59,12 @@ def run(settings: ReconcileSettings, store: Store, *, if_due: bool = False) -> K
         views, found = _compare(settings)
         previous = store.last_digest()
         report = report_of(views, found, by=settings.name, began=began, previous=previous)
+        own = tuple(one for one in found if one.told_by == "comparison")
+        # Told first: killed before the report is kept, the run is still owed and tells no more.
+        tell(settings, store, "reconciliation", lambda: (own, lambda key: run_judges(key, views)))
         made = store.keep(report, views.at)
         pruned = store.prune(views.at, settings.keep_days)
         _log(report, made, pruned)
-    own = tuple(one for one in found if one.told_by == "comparison")
-    tell(settings, store, "reconciliation", lambda: (own, lambda key: run_judges(key, views)))
     return made
 
 

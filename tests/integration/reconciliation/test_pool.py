@@ -302,6 +302,28 @@ def test_a_killed_controller_is_one_alert(house: House) -> None:
 
 
 @pytest.mark.fault(
+    "kill -9 of a reconciliation while a sink hangs",
+    "it is still owed, and tells no more than once",
+)
+def test_a_run_that_is_killed_is_still_owed(house: House) -> None:
+    """REC-01, REC-03: what it found is told although its report was never kept."""
+    vm = house.order()
+    name = house.node_of(vm).name
+    del house.allocations[:]
+    house.told.hang.set()
+    house.told.waiting.clear()
+    going = house.ours.begin("run", "--if-due")
+    assert house.told.waiting.wait(60)
+    os.kill(going.pid, signal.SIGKILL)
+    going.wait()
+    house.told.hang.clear()
+    wait_for(lambda: bool(house.told.bodies), "the end of the first delivery")
+    house.told.bodies.clear()
+    assert house.ours.run(if_due=True)["findings"]
+    assert house.told.notices() == [("raised", "vm_unrecorded", vm, name)]
+
+
+@pytest.mark.fault(
     "kill -9 of the watch while a sink hangs", "the next one delivers what was owed, with its id"
 )
 def test_killed_in_the_midst_of_a_delivery(house: House) -> None:
