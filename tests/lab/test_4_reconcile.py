@@ -19,10 +19,22 @@ def reconcile(pool: LabPool) -> dict[str, Any]:
     return report
 
 
+def found(pool: LabPool) -> set[tuple[str, str, str]]:
+    """Class, subject and node of each finding; a tenant proxy that does not run is one, rightly."""
+    report = reconcile(pool)
+    keys = {(one["code"], one["subject"], one["node"]) for one in report["findings"]}
+    if pool.node("relay").service("ppn-tenant").is_running:
+        assert report["not_judged"] == []
+        return keys
+    silent = {("source_unreadable", "tenant proxy https://10.8.0.1:9221", "")}
+    assert silent <= keys
+    return keys - silent
+
+
 def told(pool: LabPool) -> list[tuple[str, str, str, str]]:
     """What the file of alerts says of the stray: event, class, subject, node."""
-    found = pool.node("relay").run(f"cat {LOG}")
-    lines = [json.loads(line) for line in found.stdout.splitlines()]
+    text = pool.node("relay").run(f"cat {LOG}").stdout
+    lines = [json.loads(line) for line in text.splitlines()]
     keys = ("event", "code", "subject", "node")
     return [tuple(line[key] for key in keys) for line in lines if line["subject"] == "old.qcow2"]
 
@@ -42,8 +54,8 @@ def test_a_sound_pool_is_clean_and_a_day_has_one_run(pool: LabPool) -> None:
     before = json.loads(pool.run("relay", "ppn reconcile list --json"))
     pool.run("relay", "systemctl start ppn-reconcile.service")
     assert json.loads(pool.run("relay", "ppn reconcile list --json")) == before
-    report = reconcile(pool)
-    assert report["findings"] == report["not_judged"] == []
+    assert found(pool) == set()
+    report = json.loads(pool.node("relay").run("ppn reconcile show --json").stdout)
     assert set(report["compared"]["nodes"]) == {"server", "laptop"}
     assert len(report["compared"]["controllers"]) == 2
     pool.run("relay", "ppn reconcile verify")
@@ -61,8 +73,7 @@ def test_an_orphan_disk_is_told_once_and_once_that_it_is_gone(pool: LabPool) -> 
     raised = ("raised", "disk_orphaned", "old.qcow2", "server")
     try:
         assert eventually(cycle, "the alert") == [raised]
-        found = {(one["code"], one["subject"], one["node"]) for one in reconcile(pool)["findings"]}
-        assert found == {raised[1:]}
+        assert found(pool) == {raised[1:]}
     finally:
         pool.run("server", f"rm {STRAY}")
     eventually(lambda: len(cycle()) > 1, "the notice that it is gone")
