@@ -12,12 +12,11 @@ from ppn.fleet.reconciliation.model import (
     Finding,
     Gap,
     Key,
-    NodeLook,
     Views,
 )
 from ppn.fleet.reconciliation.pairs import in_flight, places
 from ppn.fleet.reconciliation.records import record_findings
-from ppn.wire.heartbeat import Alert, VmReport
+from ppn.wire.heartbeat import Alert
 
 
 def findings(views: Views) -> tuple[Finding, ...]:
@@ -148,27 +147,23 @@ def _doubled(views: Views) -> Iterator[Finding]:
 def _registries(views: Views) -> Iterator[Finding]:
     moving = in_flight(views)
     believed: dict[tuple[str, str], list[str]] = {}
-    for node in views.nodes:
-        actual = {vm.id: vm for vm in node.vms}
-        for controller in views.controllers:
-            if not _hears(controller, node):
+    for controller in views.controllers:
+        placed: dict[str, dict[str, str]] = {}
+        for one in controller.placed:
+            placed.setdefault(one.node, {})[one.vm.id] = one.vm.owner
+        # What it believes of a node it does not hear is old, and no wonder.
+        hears = {one.name for one in controller.nodes if not one.stale}
+        for node in views.nodes:
+            if node.name not in hears:
                 continue
-            owners = {one.vm.id: one.vm.owner for one in controller.placed if one.node == node.name}
+            actual = {vm.id: vm.owner for vm in node.vms}
+            owners = placed.get(node.name, {})
             for vm in (actual.keys() | owners.keys()) - moving:
-                if owners.get(vm) != _owner(actual.get(vm)):
+                if owners.get(vm) != actual.get(vm):
                     believed.setdefault((vm, node.name), []).append(controller.name)
     for (vm, name), controllers in sorted(believed.items()):
         text = f"controller {_list(controllers)} does not believe of vm {vm} what its node says"
         yield classes.REGISTRY_DIFFERS.of(vm, name, text)
-
-
-def _hears(controller: ControllerLook, node: NodeLook) -> bool:
-    """Whether a controller hears a node; what it believes of another one is old, and no wonder."""
-    return any(one.name == node.name and not one.stale for one in controller.nodes)
-
-
-def _owner(report: VmReport | None) -> str | None:
-    return report.owner if report is not None else None
 
 
 def _intents(views: Views) -> Iterator[Finding]:
