@@ -63,7 +63,7 @@ def test_a_sound_pool_is_clean_and_a_day_has_one_run(pool: LabPool) -> None:
 
 
 def test_an_orphan_disk_is_told_once_and_once_that_it_is_gone(pool: LabPool) -> None:
-    """REC-02, REC-03, HLT-06: from the node's agent to the file, by the very unit of the timer."""
+    """REC-03, HLT-06: from the node's agent to the file, by the very unit of the timer."""
 
     def cycle() -> list[tuple[str, str, str, str]]:
         pool.run("relay", "systemctl start ppn-alerts.service")
@@ -73,7 +73,6 @@ def test_an_orphan_disk_is_told_once_and_once_that_it_is_gone(pool: LabPool) -> 
     raised = ("raised", "disk_orphaned", "old.qcow2", "server")
     try:
         assert eventually(cycle, "the alert") == [raised]
-        assert found(pool) == {raised[1:]}
     finally:
         pool.run("server", f"rm {STRAY}")
     eventually(lambda: len(cycle()) > 1, "the notice that it is gone")
