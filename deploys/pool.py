@@ -9,6 +9,7 @@ from typing import Any
 from pyinfra import host, inventory
 
 from deploys.declared import Declaration, declare, declared_twice, wanted_ledger
+from deploys.reconciliation import reconciler, sink_problems
 from ppn.inventory import Pool, pool_from_data
 from ppn.pool.ledger import Change
 
@@ -55,6 +56,9 @@ def read_pool(data: Mapping[str, Mapping[str, Any]]) -> DeclaredPool:
     settings = next(iter(data.values()), {})
     pool, found = pool_from_data(settings, data)
     problems = {name: list(found.get(name, [])) for name in data}
+    reconciling = reconciler(pool)
+    if reconciling:
+        problems[reconciling] += sink_problems(data[reconciling])
     declarations = {
         name: declare(name, node)
         for name, node in data.items()

@@ -15,6 +15,7 @@ from deploys.host_agent import host_agent
 from deploys.hypervisor import hypervisor
 from deploys.mesh import mesh
 from deploys.pool import declared_pool
+from deploys.reconciliation import reconciliation
 from deploys.services import SERVICES
 from deploys.vms import vms
 from operations.software import marker
@@ -29,6 +30,7 @@ if node is not None and not declared.outside_mesh:
         certificates(pool=declared.pool)
     if "controller" in host.data.roles:
         fleet_controller.fleet_controller(pool=declared.pool, installed=marker(node.wheels.digest))
+        reconciliation(pool=declared.pool)
 if node is not None and "hypervisor" in host.data.roles:
     hypervisor(
         declaration=node.declaration,

@@ -26,14 +26,14 @@ class Unit:
 
     Args:
         name: with its suffix, for example `ppn-path-keeper.service`.
-        enabled: started at boot.
-        running: active now.
+        enabled: started at boot; None leaves it as it is.
+        running: active now; None leaves it as it is, for a service that a timer starts.
         restart_after: absolute paths; a change of one later than the unit's start restarts it.
     """
 
     name: str
-    enabled: bool = True
-    running: bool = True
+    enabled: bool | None = True
+    running: bool | None = True
     restart_after: tuple[str, ...] = ()
 
     @property
@@ -65,7 +65,7 @@ def plan(
         status = actual.units.get(unit.name)
         reload = reload or (status is not None and status.needs_reload) or unit.path in differing
         enabled = status is not None and status.enabled in ENABLED
-        if unit.enabled != enabled:
+        if unit.enabled not in (None, enabled):
             # Each reload costs a slow node seconds: one for all of them, below.
             calls.append(("enable" if unit.enabled else "disable", "--no-reload", unit.name))
     if reload or calls:
@@ -77,7 +77,7 @@ def plan(
             calls.append(("start", unit.name))
         elif unit.running and is_outdated(unit, actual, differing):
             calls.append(("restart", unit.name))
-        elif not unit.running and active:
+        elif unit.running is False and active:
             calls.append(("stop", unit.name))
     return tuple(calls)
 

@@ -21,6 +21,7 @@ from ppn.wire.fleet import (
     FleetReport,
     NodeReport,
     NvmeOrder,
+    OpenIntent,
     PlacedVm,
     ResizeOrder,
     VmOrder,
@@ -190,6 +191,12 @@ async def list_nodes(request: Request) -> list[NodeReport]:
     return list(node_reports(service.registry, service.clock()))
 
 
+@router.get("/nodes/{name:path}/report", summary="What a node's agent says of it now.")
+async def show_report(request: Request, name: str) -> dict[str, Any]:
+    """A look of its own, made for this question: an `AgentReport`, past the last heartbeat."""
+    return await service_of(request).remover.look(name, asked_by(request))
+
+
 @router.get("/nodes/{name:path}", summary="One node.")
 async def show_node(request: Request, name: str) -> NodeReport:
     """A node as the controller sees it."""
@@ -218,6 +225,13 @@ async def list_alerts(request: Request) -> list[Alert]:
     """What no single node can see; each node's own alerts stand in its report."""
     service = service_of(request)
     return list(pool_alerts(service.registry, service.clock()))
+
+
+@router.get("/intents", summary="The VMs this controller is making.")
+async def list_intents(request: Request) -> list[OpenIntent]:
+    """Every intent that has not ended, also those of an earlier process, by VM id."""
+    intents = service_of(request).maker.journal.intents
+    return [OpenIntent(id=vm, node=intents[vm].node) for vm in sorted(intents)]
 
 
 @router.get("/intents/{vm}", summary="Whether this controller is making a VM.")

@@ -250,6 +250,11 @@ class Registry:
         """Whether a node was never heard, or not lately by this controller's own clock."""
         return node.heard is None or now - node.heard > self._stale_seconds
 
+    def is_missed(self, node: Node, now: float) -> bool:
+        """Whether a node is silent although this controller has run for long enough to hear it."""
+        since = node.heard if node.heard is not None else self._started
+        return now - since > STALE_SECONDS
+
     def view(self, node: Node) -> NodeView | None:
         """What may still be placed on a node, also when it is stale; None before it was heard."""
         if node.heartbeat is None:

@@ -158,9 +158,7 @@ class Remover:
         Raises:
             PpnError: see `Nodes.ask`.
         """
-        known = self.registry.nodes.get(node)
-        if known is None:
-            raise PpnError(f"node {node} is not in the inventory any more", code="node_unknown")
+        known = self._node(node)
         session = session_of(known)
         while True:
             call = Call(
@@ -190,6 +188,33 @@ class Remover:
                 return False
             await asyncio.sleep(POLL_SECONDS)
         return True
+
+    async def look(self, node: str, asked: Asked) -> dict[str, Any]:
+        """What a node's agent says of the node now, whatever its last heartbeat said.
+
+        Args:
+            node: its name in the inventory.
+            asked: who waits.
+
+        Raises:
+            PpnError: `node_unknown`, or see `Nodes.ask`.
+        """
+        return await self.nodes.ask(
+            Call(
+                node=node,
+                address=self._node(node).address,
+                method="GET",
+                path="/v1/node",
+                correlation_id=asked.correlation_id,
+                seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
+            )
+        )
+
+    def _node(self, name: str) -> Node:
+        known = self.registry.nodes.get(name)
+        if known is None:
+            raise PpnError(f"node {name} is not in the inventory any more", code="node_unknown")
+        return known
 
 
 def session_of(node: Node) -> str:

@@ -71,7 +71,7 @@ def fleet_report(registry: Registry, controller: str, now: float) -> FleetReport
 def pool_alerts(registry: Registry, now: float) -> Iterator[Alert]:
     """What no single node can see: a node that is silent, a VM that several nodes have."""
     for name in sorted(registry.nodes):
-        if registry.is_stale(registry.nodes[name], now):
+        if registry.is_missed(registry.nodes[name], now):
             yield Alert(
                 code="node_stale",
                 subject=name,

@@ -359,10 +359,10 @@ class VmView(Frozen):
 
 
 class Unmanaged(Frozen):
-    """Something on the node that came another way."""
+    """Something that came another way: a domain, or what is no VM's below the folder of VMs."""
 
     name: str
-    kind: Literal["domain", "folder"]
+    kind: Literal["domain", "folder", "disk", "file", "leftover"]
 
 
 class NodeState(Frozen):

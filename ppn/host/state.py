@@ -35,6 +35,7 @@ from ppn.host.paths import Paths
 from ppn.host.ports import listening
 from ppn.host.settings import read_settings
 from ppn.host.spec import NAME_PATTERN
+from ppn.host.strays import plain, strays
 from ppn.host.topology import read_memory, read_topology
 from ppn.host.vm_state import NodeFacts, VmReading, read_vm
 from ppn.inventory import VM_BRIDGE
@@ -227,14 +228,12 @@ def _is_vm(paths: Paths, folder: Path) -> bool:
 def _unmanaged(paths: Paths, domains: Domains) -> tuple[Unmanaged, ...]:
     foreign = [name for name, facts in domains.facts.items() if not _is_ours(facts)]
     managed = domains.facts.keys() - set(foreign)
-    strays = [
-        folder.name
-        for folder in _folders(paths.vms)
-        if not _is_vm(paths, folder) and folder.name not in managed
-    ]
+    folders = _folders(paths.vms)
+    ours = [folder for folder in folders if _is_vm(paths, folder) or folder.name in managed]
     return (
         *(Unmanaged(name=name, kind="domain") for name in sorted(foreign)),
-        *(Unmanaged(name=name, kind="folder") for name in strays),
+        *(Unmanaged(name=plain(one.name), kind="folder") for one in folders if one not in ours),
+        *strays(paths, (folder.name for folder in ours)),
     )
 
 

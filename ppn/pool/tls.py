@@ -95,6 +95,26 @@ def identity_of(peer: Mapping[str, Any]) -> Identity:
     )
 
 
+def trusting_context(trust: Path) -> ssl.SSLContext:
+    """How a program without a certificate of its own calls a service that asks for none.
+
+    Args:
+        trust: the authorities it trusts.
+
+    Raises:
+        TlsUnusable: the file is missing or damaged.
+    """
+    context = _plain_context(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=trust)
+    except (OSError, ValueError) as error:
+        raise TlsUnusable(
+            f"cannot speak TLS with the trust of {trust}: {_reason(error)}",
+            hint="run the pool's deploy for this node again",
+        ) from error
+    return context
+
+
 @dataclass(frozen=True)
 class Version:
     """Which certificate and which trust are on disk: their inodes and times."""
@@ -118,18 +138,28 @@ def version_of(files: TlsFiles) -> Version:
 
 
 def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.set_alpn_protocols(["http/1.1"])
+    context = _plain_context(protocol)
     try:
         context.load_cert_chain(files.certificate, files.key)
         context.load_verify_locations(cafile=files.trust)
     except (OSError, ValueError) as error:
-        # The library's own words name no file, and never what is in one.
-        what = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
         raise TlsUnusable(
-            f"cannot speak TLS with {files.certificate}, its key and {files.trust}: {what}",
+            f"cannot speak TLS with {files.certificate}, its key and {files.trust}:"
+            f" {_reason(error)}",
             hint="run the pool's deploy for this node again",
         ) from error
     return context
+
+
+def _plain_context(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be used: the library's own words name none, and never what is in one."""
+    what = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
+    return str(what)

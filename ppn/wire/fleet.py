@@ -157,6 +157,13 @@ class FleetReport(Wire):
     alerts: int
 
 
+class OpenIntent(Wire):
+    """A VM that a controller is having made, and the node it was placed on."""
+
+    id: VmId
+    node: NodeName
+
+
 class Decision(Wire):
     """Why a VM went where it went: the node, the pass that found it, and why not the others."""
 

@@ -23,3 +23,7 @@ ca_certificate = str(_pool / "ca.crt")
 
 # Guest images by name: folders on this machine with a manifest.json (docs/images.md).
 images = {"debian-13": str(_pool / "images" / "debian-13")}
+
+# Whom the pool tells of alerts (docs/reconciliation.md), and how many days reports are kept.
+alert_sinks = [{"kind": "file", "name": "log", "path": "/var/log/ppn-alerts/alerts.jsonl"}]
+report_days = 400

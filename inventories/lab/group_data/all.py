@@ -17,6 +17,9 @@ ca_key = str(_lab.ca_key)
 ca_certificate = str(_lab.ca_certificate)
 images = {"tiny": str(_lab.tiny_guest)}
 
+# Whom the pool tells of alerts (docs/reconciliation.md).
+alert_sinks = [{"kind": "file", "name": "log", "path": "/var/log/ppn-alerts/alerts.jsonl"}]
+
 ssh_user = "root"
 ssh_key = str(_lab.ssh_key)
 ssh_known_hosts_file = str(_lab.known_hosts)

@@ -12,6 +12,34 @@ from ppn.host.spec import VmSpec
 from ppn.wire.heartbeat import Alert
 
 VM_HINT = "start it, or destroy it"
+# By kind of what nobody declared: the code, what is wrong, and the next step.
+STRANGERS = {
+    "domain": (
+        "domain_unmanaged",
+        "domain {name} came another way than through ppn",
+        "remove that domain by hand",
+    ),
+    "folder": (
+        "folder_unmanaged",
+        "folder {name} among the VMs has no sidecar, so that its disks are no VM's",
+        "put the sidecar back, or remove that folder by hand",
+    ),
+    "disk": (
+        "disk_orphaned",
+        "the disk {name} among the VMs' is no VM's",
+        "move it away, or remove it, if nobody needs it",
+    ),
+    "file": (
+        "file_unmanaged",
+        "the file {name} among the VMs' came another way than through ppn",
+        "move it away, or remove it, if nobody needs it",
+    ),
+    "leftover": (
+        "leftover_kept",
+        "{name} was left among the VMs by a run that was killed",
+        "restart ppn-agent, which removes its own leftovers while VMs run on; the rest by hand",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -79,13 +107,11 @@ def _node(node: NodeState) -> Iterator[Alert]:
 
 def _strangers(now: Look, before: Look | None) -> Iterator[Alert]:
     for other in now.node.unmanaged:
-        if other.name not in now.busy:
-            yield Alert(
-                code=f"{other.kind}_unmanaged",
-                subject=other.name,
-                message=f"{other.kind} {other.name} came another way than through ppn",
-                hint=f"remove that {other.kind} by hand",
-            )
+        # A file in a VM's folder is that VM's concern while an operation changes it.
+        if other.name.partition("/")[0] not in now.busy:
+            code, message, hint = STRANGERS[other.kind]
+            name = other.name
+            yield Alert(code=code, subject=name, message=message.format(name=name), hint=hint)
     # libvirt's and our own probes run QEMU for a moment; what is there twice stays.
     for process in sorted(now.strange & before.strange) if before is not None else ():
         yield Alert(

@@ -113,3 +113,14 @@ def test_units_enabled_together_cost_one_reload() -> None:
     calls = plan(wanted, Units({}, {}), NOTHING)
     assert calls.count(("daemon-reload",)) == 1
     assert [call[0] for call in calls] == ["enable", "enable", "daemon-reload", "start"]
+
+
+def test_what_a_timer_starts_is_read_anew_and_otherwise_left_alone() -> None:
+    """Neither started nor stopped in its midst, whatever state it is in."""
+    started = Unit("agent.service", enabled=None, running=None)
+    for active in ("active", "activating", "inactive", "failed"):
+        status = replace(RUNNING, active=active, enabled="static")
+        assert plan((started,), units(status), NOTHING) == ()
+        about_to_change = frozenset({started.path})
+        assert plan((started,), units(status), about_to_change) == (("daemon-reload",),)
+    assert plan((started,), Units({}, {}), NOTHING) == ()

@@ -1,0 +1,1 @@
+"""Reconciliation: what the pool's parts say, compared; what differs, reported and told."""
