@@ -18,6 +18,8 @@ STATUS_OF_CODE = {
     "agent_failed": 502,
     "agent_timeout": 504,
     "agent_unavailable": 503,
+    "audit_damaged": 503,
+    "audit_unavailable": 503,
     "body_late": 408,
     "body_too_long": 413,
     "certificate_ended": 403,

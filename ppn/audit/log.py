@@ -1,0 +1,202 @@
+"""The audit log as a service uses it: many threads append, one writes, and all wait for the disk.
+
+What comes while the disk is busy is written together afterwards, with one checkpoint and one wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ppn.audit.batches import MOST_ENTRIES
+from ppn.audit.checkpoint import Checkpoint
+from ppn.audit.entry import Entry, EntryInvalid, encode
+from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
+from ppn.audit.note import Signer
+from ppn.durable import sync_folder
+from ppn.lock import FolderLocked, folder_lock
+from ppn.pool import keys
+
+__all__ = ["AuditDamaged", "AuditUnavailable", "Log"]
+
+APPEND_SECONDS = 5.0
+MOST_WAITING = 4096
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An entry on its way: its bytes, the intent it ends, and who waits for it."""
+
+    data: bytes
+    of: int | None
+    made: Future[int]
+
+
+class Log:
+    """An audit log open for appending; any number of threads may use it.
+
+    Args:
+        journal: open; this log's alone in this process.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, folder: Path, origin: str, key: Path) -> Log:
+        """Open a log, or begin a new one; its key is born here when there is none yet.
+
+        Args:
+            folder: made when it does not exist.
+            origin: the log's name, the same for all its life: see `checkpoint.origin_of`.
+            key: the private key's file (mode 0600); outside the folder.
+
+        Raises:
+            AuditUnavailable: it cannot be opened, or not written.
+            AuditDamaged: what is there contradicts itself.
+            KeyUnusable: the key is missing though the log has entries, or cannot be used.
+            NoteInvalid: the origin is no name.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with folder_lock(folder):
+                signer = Signer(origin, _key(folder, key))
+                journal = Journal(folder / NAME, signer)
+                journal.open()
+        except FolderLocked as error:
+            raise AuditUnavailable(error.message, hint=error.hint) from error
+        except OSError as error:
+            raise AuditUnavailable(
+                f"cannot open {folder}: {error.strerror}",
+                hint="check its owner and the room on its disk",
+            ) from error
+        return cls(journal)
+
+    def append(self, entry: Entry) -> int:
+        """Add an entry; it is durable, with a signed checkpoint that covers it, on return (TEN-10).
+
+        Args:
+            entry: what happened.
+
+        Returns:
+            Its index, which an outcome refers to as `of`.
+
+        Raises:
+            AuditUnavailable: not written within `APPEND_SECONDS`: what was to be logged must not
+                happen. An entry whose disk is only slow may still be found later.
+            EntryInvalid: a value that no entry has.
+        """
+        waiting = self.submit(entry)
+        try:
+            return waiting.result(timeout=APPEND_SECONDS)
+        except (TimeoutError, CancelledError) as error:
+            waiting.cancel()
+            raise AuditUnavailable(
+                f"the disk did not take the entry within {APPEND_SECONDS:g} s",
+                hint="look at the disk of the audit log",
+            ) from error
+
+    def submit(self, entry: Entry) -> Future[int]:
+        """Add an entry without waiting: for event loops, with `asyncio.wrap_future`.
+
+        Cancelling what is returned takes the entry back as long as nobody has begun to write it.
+
+        Args:
+            entry: what happened.
+
+        Returns:
+            What `append` returns or raises, once it is known.
+
+        Raises:
+            AuditUnavailable: too many wait already, or the log is closed.
+            EntryInvalid: a value that no entry has.
+        """
+        made: Future[int] = Future()
+        data = encode(entry)
+        with self._changed:
+            if self._closing or len(self._waiting) >= MOST_WAITING:
+                raise AuditUnavailable(
+                    "the audit log is closed"
+                    if self._closing
+                    else f"{MOST_WAITING} entries wait for the disk already",
+                    hint="look at the disk of the audit log",
+                )
+            self._waiting.append(_Waiting(data, entry.of, made))
+            self._changed.notify()
+        return made
+
+    @property
+    def size(self) -> int:
+        """How many entries are durable, as far as this process knows."""
+        return self._journal.tree.size
+
+    def checkpoint(self) -> Checkpoint:
+        """What the log says of itself now."""
+        tree = self._journal.tree
+        return Checkpoint(self._journal.signer.name, tree.size, tree.root())
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self._journal.close()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            self._write(batch)
+
+    def _next(self) -> list[_Waiting]:
+        """What waits, as much as one batch takes; empty when the log is closed."""
+        with self._changed:
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            count = min(len(self._waiting), MOST_ENTRIES)
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _write(self, batch: Sequence[_Waiting]) -> None:
+        taken = []
+        for one in batch:
+            if not one.made.set_running_or_notify_cancel():
+                continue
+            if one.of is not None and one.of >= self.size:
+                one.made.set_exception(EntryInvalid(f"of is {one.of}: the log ends before it"))
+                continue
+            taken.append(one)
+        if not taken:
+            return
+        try:
+            first = self._journal.append([one.data for one in taken])
+        except AuditUnavailable as error:
+            for one in taken:
+                one.made.set_exception(error)
+            return
+        for index, one in enumerate(taken, start=first):
+            one.made.set_result(index)
+
+
+def _key(folder: Path, path: Path) -> Ed25519PrivateKey:
+    """The log's private key, made when neither it nor the log is there yet."""
+    journal = folder / NAME
+    if not path.exists() and not (journal.exists() and journal.stat().st_size):
+        keys.generate(path, keys.public_path(path))
+        sync_folder(path.parent)
+    return keys.load_private(path)
