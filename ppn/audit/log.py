@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ppn.audit.batches import MOST_ENTRIES
@@ -19,6 +20,7 @@ from ppn.audit.checkpoint import Checkpoint
 from ppn.audit.entry import Entry, EntryInvalid, encode
 from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
 from ppn.audit.note import Signer
+from ppn.audit.publish import Publisher
 from ppn.durable import sync_folder
 from ppn.lock import FolderLocked, folder_lock
 from ppn.pool import keys
@@ -27,6 +29,25 @@ __all__ = ["AuditDamaged", "AuditUnavailable", "Log"]
 
 APPEND_SECONDS = 5.0
 MOST_WAITING = 4096
+# Published at most so often: it takes several waits for the disk.
+PUBLISH_SECONDS = 1.0
+
+log = structlog.get_logger("audit")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a log is doing.
+
+    Args:
+        size: how many entries are durable.
+        published: how many of them the published checkpoint covers.
+        trouble: why the last publication failed; empty when it did not.
+    """
+
+    size: int
+    published: int
+    trouble: str
 
 
 @dataclass(frozen=True)
@@ -43,15 +64,23 @@ class Log:
 
     Args:
         journal: open; this log's alone in this process.
+        publisher: of the same log.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, publisher: Publisher) -> None:
         self._journal = journal
+        self._publisher = publisher
+        self._trouble = ""
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
-        self._thread.start()
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=f"audit {target.__name__}", daemon=True)
+            for target in (self._run, self._keep_published)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
     def open(cls, folder: Path, origin: str, key: Path) -> Log:
@@ -72,7 +101,9 @@ class Log:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with folder_lock(folder):
                 signer = Signer(origin, _key(folder, key))
-                journal = Journal(folder / NAME, signer)
+                publisher = Publisher(folder, signer)
+                at = publisher.resume()
+                journal = Journal(folder / NAME, signer, at, published=at.size)
                 journal.open()
         except FolderLocked as error:
             raise AuditUnavailable(error.message, hint=error.hint) from error
@@ -81,7 +112,7 @@ class Log:
                 f"cannot open {folder}: {error.strerror}",
                 hint="check its owner and the room on its disk",
             ) from error
-        return cls(journal)
+        return cls(journal, publisher)
 
     def append(self, entry: Entry) -> int:
         """Add an entry; it is durable, with a signed checkpoint that covers it, on return (TEN-10).
@@ -139,19 +170,25 @@ class Log:
     @property
     def size(self) -> int:
         """How many entries are durable, as far as this process knows."""
-        return self._journal.tree.size
+        return self._journal.at.size
+
+    def status(self) -> Status:
+        """How the log is doing, for metrics and people."""
+        return Status(self.size, self._publisher.at.size, self._trouble)
 
     def checkpoint(self) -> Checkpoint:
         """What the log says of itself now."""
-        tree = self._journal.tree
-        return Checkpoint(self._journal.signer.name, tree.size, tree.root())
+        return self._journal.at.checkpoint(self._journal.signer.name)
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write and publish what waits, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        writer, publisher = self._threads
+        writer.join()
+        self._closed.set()
+        publisher.join()
         self._journal.close()
 
     def __enter__(self) -> Log:
@@ -163,6 +200,24 @@ class Log:
     def _run(self) -> None:
         while batch := self._next():
             self._write(batch)
+
+    def _keep_published(self) -> None:
+        """Publish what is new, once in a while and at the end."""
+        while not self._closed.wait(PUBLISH_SECONDS):
+            self._publish()
+        self._publish()
+
+    def _publish(self) -> None:
+        at = self._journal.at
+        if at.size <= self._publisher.at.size:
+            return
+        try:
+            self._publisher.publish(at)
+        except (AuditDamaged, FolderLocked, OSError) as error:
+            log.warning("not published", error=str(error), entries=at.size)
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
 
     def _next(self) -> list[_Waiting]:
         """What waits, as much as one batch takes; empty when the log is closed."""
