@@ -19,9 +19,10 @@ from ppn.audit.batches import MOST_ENTRIES
 from ppn.audit.checkpoint import Checkpoint
 from ppn.audit.entry import Entry, EntryInvalid, encode
 from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
-from ppn.audit.note import Signer
+from ppn.audit.note import LOG, Signer, Verifier
 from ppn.audit.publish import Publisher
-from ppn.durable import sync_folder
+from ppn.audit.pusher import Pusher, PushStatus, WitnessAt
+from ppn.durable import sync_folder, write_atomic
 from ppn.lock import FolderLocked, folder_lock
 from ppn.pool import keys
 
@@ -43,11 +44,13 @@ class Status:
         size: how many entries are durable.
         published: how many of them the published checkpoint covers.
         trouble: why the last publication failed; empty when it did not.
+        witnesses: how far each is.
     """
 
     size: int
     published: int
     trouble: str
+    witnesses: tuple[PushStatus, ...]
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,15 @@ class Log:
     Args:
         journal: open; this log's alone in this process.
         publisher: of the same log.
+        pushers: one for each witness.
     """
 
-    def __init__(self, journal: Journal, publisher: Publisher) -> None:
+    def __init__(
+        self, journal: Journal, publisher: Publisher, pushers: Sequence[Pusher] = ()
+    ) -> None:
         self._journal = journal
         self._publisher = publisher
+        self._pushers = pushers
         self._trouble = ""
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
@@ -79,17 +86,23 @@ class Log:
             threading.Thread(target=target, name=f"audit {target.__name__}", daemon=True)
             for target in (self._run, self._keep_published)
         ]
+        self._threads += [
+            threading.Thread(target=one.run, args=(self._closed,), name="audit push", daemon=True)
+            for one in pushers
+        ]
         for thread in self._threads:
             thread.start()
 
     @classmethod
-    def open(cls, folder: Path, origin: str, key: Path) -> Log:
+    def open(cls, folder: Path, origin: str, key: Path, witnesses: Sequence[WitnessAt] = ()) -> Log:
         """Open a log, or begin a new one; its key is born here when there is none yet.
 
         Args:
             folder: made when it does not exist.
             origin: the log's name, the same for all its life: see `checkpoint.origin_of`.
-            key: the private key's file (mode 0600); outside the folder.
+            key: the private key's file (mode 0600); outside the folder. Its public half is written
+                beside it, with `.vkey` at the end.
+            witnesses: who is sent every published checkpoint.
 
         Raises:
             AuditUnavailable: it cannot be opened, or not written.
@@ -103,6 +116,7 @@ class Log:
                 signer = Signer(origin, _key(folder, key))
                 publisher = Publisher(folder, signer)
                 at = publisher.resume()
+                _write_vkey(vkey_path(key), signer.verifier(LOG))
                 journal = Journal(folder / NAME, signer, at, published=at.size)
                 journal.open()
         except FolderLocked as error:
@@ -112,7 +126,7 @@ class Log:
                 f"cannot open {folder}: {error.strerror}",
                 hint="check its owner and the room on its disk",
             ) from error
-        return cls(journal, publisher)
+        return cls(journal, publisher, [Pusher(folder, signer, one) for one in witnesses])
 
     def append(self, entry: Entry) -> int:
         """Add an entry; it is durable, with a signed checkpoint that covers it, on return (TEN-10).
@@ -174,7 +188,8 @@ class Log:
 
     def status(self) -> Status:
         """How the log is doing, for metrics and people."""
-        return Status(self.size, self._publisher.at.size, self._trouble)
+        pushed = tuple(one.status for one in self._pushers)
+        return Status(self.size, self._publisher.at.size, self._trouble, pushed)
 
     def checkpoint(self) -> Checkpoint:
         """What the log says of itself now."""
@@ -185,8 +200,9 @@ class Log:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        writer, publisher = self._threads
+        writer, publisher, *_ = self._threads
         writer.join()
+        # Witnesses may be slow; who pushes ends by itself.
         self._closed.set()
         publisher.join()
         self._journal.close()
@@ -248,6 +264,11 @@ class Log:
             one.made.set_result(index)
 
 
+def vkey_path(key: Path) -> Path:
+    """Where the public half of a log's key stands, as C2SP writes it."""
+    return key.with_name(key.name + ".vkey")
+
+
 def _key(folder: Path, path: Path) -> Ed25519PrivateKey:
     """The log's private key, made when neither it nor the log is there yet."""
     journal = folder / NAME
@@ -255,3 +276,9 @@ def _key(folder: Path, path: Path) -> Ed25519PrivateKey:
         keys.generate(path, keys.public_path(path))
         sync_folder(path.parent)
     return keys.load_private(path)
+
+
+def _write_vkey(path: Path, verifier: Verifier) -> None:
+    content = (verifier.text() + "\n").encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content)
