@@ -37,12 +37,18 @@ class Publisher:
     def resume(self) -> Position:
         """Find out from the files up to where the log is published; the folder is locked.
 
+        A new log publishes that it is empty before it has a journal.
+
         Raises:
             AuditDamaged: checkpoint, tiles and journal contradict each other.
             OSError: they cannot be read.
         """
         found = self._published()
         if found is None:
+            if (self.folder / NAME).exists():
+                raise AuditDamaged(f"{self.folder / CHECKPOINT} is missing")
+            self._write_checkpoint(START)
+        if found is None or found.size == 0:
             self.at, self._tiler = START, Tiler()
             return self.at
         try:
@@ -79,8 +85,7 @@ class Publisher:
             full = self._write_full(tiler, up_to)
             for path, content in tiler.partials():
                 self._write(path, content)
-            note = signed(up_to.checkpoint(self.signer.name), self.signer)
-            write_atomic(self.folder / CHECKPOINT, note.encode())
+            self._write_checkpoint(up_to)
             self.at, self._tiler = up_to, tiler
             for path in full:
                 shutil.rmtree(self.folder / f"{path}.p", ignore_errors=True)
@@ -114,6 +119,10 @@ class Publisher:
             for folder in made[1 : made.index(self.folder) + 1]:
                 sync_folder(folder)
         write_atomic(target, content)
+
+    def _write_checkpoint(self, at: Position) -> None:
+        note = signed(at.checkpoint(self.signer.name), self.signer)
+        write_atomic(self.folder / CHECKPOINT, note.encode())
 
     def _published(self) -> Checkpoint | None:
         try:

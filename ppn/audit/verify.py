@@ -74,7 +74,7 @@ def verify(folder: Path, trusted: Verifier, known: Iterable[Known] = ()) -> Repo
     # Before the journal: what is published while we read it would seem to be ahead of it.
     tiles = _listed(folder)
     findings: list[Finding] = []
-    published = _published(folder, trusted, bool(tiles), findings)
+    published = _published(folder, trusted, findings)
     others = list(known)
     if published is not None:
         others.insert(0, Known(CHECKPOINT, published))
@@ -279,16 +279,12 @@ def _listed(folder: Path) -> dict[str, set[int]]:
     return found
 
 
-def _published(
-    folder: Path, trusted: Verifier, has_tiles: bool, findings: list[Finding]
-) -> Checkpoint | None:
+def _published(folder: Path, trusted: Verifier, findings: list[Finding]) -> Checkpoint | None:
     try:
         with open(folder / CHECKPOINT, "rb") as file:
             return verified(file.read(MAX_NOTE_BYTES + 1), trusted)
     except FileNotFoundError:
-        if has_tiles:
-            text = f"{CHECKPOINT} is not there, but tiles are"
-            findings.append(Finding("audit_checkpoint_missing", text))
+        findings.append(Finding("audit_checkpoint_missing", f"{CHECKPOINT} is not there"))
     except NoteInvalid as error:
         findings.append(Finding(error.code, f"{CHECKPOINT}: {error.message}"))
     return None

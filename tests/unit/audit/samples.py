@@ -67,6 +67,7 @@ def make_log(
     folder.mkdir(parents=True)
     entries = iter(encoded(sum(batches)))
     journal, publisher = Journal(folder / NAME, signer), Publisher(folder, signer)
+    publisher.resume()
     journal.open()
     for number, count in enumerate(batches):
         journal.append([next(entries) for _ in range(count)])

@@ -157,6 +157,7 @@ def alter(path: Path) -> None:
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b""),
         lambda path: (path.parent / "checkpoint").write_bytes(b"x"),
+        lambda path: (path.parent / "checkpoint").unlink(),
         lambda path: (path.parent / "tile/0/000.p/7").unlink(),
         lambda path: (path.parent / "tile/0/000.p/7").write_bytes(bytes(224)),
     ],
@@ -331,6 +332,16 @@ def test_a_closed_log_refuses(place: Place) -> None:
     log.close()
     with pytest.raises(AuditUnavailable, match="closed"):
         log.append(entry(0))
+
+
+def test_a_new_log_that_was_killed_at_birth_is_begun_again(place: Place) -> None:
+    """Its key and its empty checkpoint come before its journal."""
+    place.open().close()
+    assert place.verified().size == 0
+    place.journal.unlink()
+    with place.open() as log:
+        assert log.append(entry(0)) == 0
+    assert place.verified().size == 1
 
 
 @pytest.mark.parametrize("make", ["file", "missing parent's key"])
