@@ -32,6 +32,7 @@ APPEND_SECONDS = 5.0
 MOST_WAITING = 4096
 # Published at most so often: it takes several waits for the disk.
 PUBLISH_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
 
 log = structlog.get_logger("audit")
 
@@ -200,11 +201,13 @@ class Log:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        writer, publisher, *_ = self._threads
+        writer, publisher, *pushers = self._threads
         writer.join()
-        # Witnesses may be slow; who pushes ends by itself.
         self._closed.set()
         publisher.join()
+        # A witness may be slow, and is told at the next start.
+        for pusher in pushers:
+            pusher.join(timeout=CLOSE_SECONDS)
         self._journal.close()
 
     def __enter__(self) -> Log:

@@ -94,8 +94,9 @@ class Pusher:
         self._own = signer.verifier(LOG)
         self._witness = witness
         self._file = folder / COSIGNED / f"{quote(witness.name, safe='')}.note"
-        self._signed = self._remembered()
-        self.status = PushStatus(witness.name, self._signed.size if self._signed else 0)
+        # Asked once at each start: only the witness knows whether this log was put back in time.
+        self._signed: Checkpoint | None = None
+        self.status = PushStatus(witness.name, self._remembered())
 
     def run(self, closed: threading.Event) -> None:
         """Send what is published until the log is closed.
@@ -198,13 +199,13 @@ class Pusher:
         write_atomic(path, (found.text() + "\n").encode())
         return found
 
-    def _remembered(self) -> Checkpoint | None:
-        """What the witness signed last, as far as is known here."""
+    def _remembered(self) -> int:
+        """The size that the witness signed last, as far as is known here."""
         try:
             with open(self._file, "rb") as file:
-                return verified(file.read(MAX_NOTE_BYTES + 1), self._own)
+                return verified(file.read(MAX_NOTE_BYTES + 1), self._own).size
         except (OSError, NoteInvalid):
-            return None
+            return 0
 
     def _note_trouble(self, error: PpnError | OSError) -> None:
         code = error.code if isinstance(error, PpnError) else "audit_unavailable"

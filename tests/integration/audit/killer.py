@@ -40,19 +40,23 @@ def main(rounds: int, seed: int, root: Path) -> None:
         for child, _ in children:
             time.sleep(chance.random() * LONGEST_SECONDS)
             os.kill(child, signal.SIGKILL)
+        fresh: dict[int, str] = {}
         for child, pipe in children:
             os.waitpid(child, 0)
-            acknowledged |= told(pipe)
+            fresh |= told(pipe)
+        assert not fresh.keys() & acknowledged.keys()
+        acknowledged |= fresh
         report = verify(folder, parse_verifier(vkey_path(key).read_text()))
         assert report.findings == (), report
         torn += report.torn_bytes > 0
         published = report.published
-        check(folder, acknowledged)
+        check(folder, fresh)
     with Log.open(folder, ORIGIN, key) as log:
         assert log.size >= len(acknowledged)
     report = verify(folder, parse_verifier(vkey_path(key).read_text()))
     assert report.findings == () and not report.torn_bytes
     assert report.published == report.size > published > 0
+    check(folder, acknowledged)
     print(len(acknowledged), report.size, torn)
 
 
