@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ppn.audit.entry import Entry
     from ppn.audit.note import Verifier
     from ppn.audit.read import Filter
-    from ppn.audit.verify import Known
+    from ppn.audit.verify import Known, Report
 
 audit_app = typer.Typer(
     name="audit",
@@ -84,17 +84,7 @@ def verify(
     known = list(_known(trusted, folder, checkpoint or (), witness_file or ()))
     report = verify_log(folder, trusted, known)
     if as_json:
-        fields = {
-            "ok": not report.findings,
-            "origin": report.origin,
-            "entries": report.size,
-            "root": report.root.hex(),
-            "published": report.published,
-            "torn_bytes": report.torn_bytes,
-            "compared": [one.where for one in known],
-            "findings": [one.as_dict() for one in report.findings],
-        }
-        typer.echo(json.dumps(fields))
+        typer.echo(json.dumps(_report_fields(report) | {"compared": [one.where for one in known]}))
     else:
         for one in report.findings:
             typer.echo(f"DAMAGED  {one.message} ({one.code})")
@@ -251,6 +241,18 @@ def fork(
             typer.echo(f"  {text}")
     if found.verdict in ("fork", "undecided"):
         raise typer.Exit(EXIT_DAMAGED)
+
+
+def _report_fields(report: Report) -> dict[str, object]:
+    return {
+        "ok": not report.findings,
+        "origin": report.origin,
+        "entries": report.size,
+        "root": report.root.hex(),
+        "published": report.published,
+        "torn_bytes": report.torn_bytes,
+        "findings": [one.as_dict() for one in report.findings],
+    }
 
 
 def _known(
