@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +18,8 @@ import pytest
 from lab import guest
 from ppn.run import run
 from tests.integration.agent.agents import NODE, Agent
-from tests.integration.fleet.parts import Controller, end, free_port, is_open
+from tests.integration.fleet.edges import Door, free_port
+from tests.integration.fleet.parts import Controller
 from tests.integration.host.node import Node, end_process, wait_for
 from tests.integration.proxy.parts import Authority
 from tests.integration.reconciliation.parts import Reconciler
@@ -82,29 +81,6 @@ def settings_of(folder: Path, fleet_port: int, proxy_port: int, authority: Autho
     return Controller(folder, settings, files)
 
 
-def start_proxy(folder: Path, node: Node, port: int, authority: Authority) -> Any:
-    """The node's proxy, in a process of its own."""
-    files = authority.issue(NODE, "hypervisor", address=PROXY)
-    settings = {
-        "node": NODE,
-        "listen": PROXY,
-        "port": port,
-        "mesh_range": "10.8.0.0/24",
-        "allowed": ["127.0.0.0/8"],
-        "certificate": str(files.certificate),
-        "trust": str(files.trust),
-        "agent_socket": str(node.paths.agent_socket),
-        "development": True,
-    }
-    path = folder / "proxy.json"
-    path.write_text(json.dumps(settings))
-    words = ["-m", "ppn.host.proxy", "--key", str(files.key), "--settings", str(path)]
-    with (folder / "proxy.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, *words], stderr=log)
-    wait_for("the proxy", lambda: is_open(PROXY, port), 30)
-    return process
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """libvirtd, agent, node proxy, controller, tenant proxy and webhook; nothing on the node."""
@@ -124,7 +100,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         agent = Agent(node)
         stack.callback(agent.end)
         agent.start(controllers=[controller.url])
-        stack.callback(end, start_proxy(folder, node, proxy_port, authority))
+        files = authority.issue(NODE, "hypervisor", address=PROXY)
+        door = Door(folder, NODE, PROXY, proxy_port, node.paths.agent_socket, files)
+        stack.callback(door.end)
         answers: dict[str, Any] = {"/v1/allocations": {"allocations": []}}
         files = authority.issue("tenants", "tenant-proxy", address=TENANTS)
         tenants = stack.enter_context(tenant_proxy(TENANTS, files, answers))
