@@ -1,8 +1,9 @@
 """What the inventory allows on the mesh, as an nftables table of our own (MESH-01, MESH-02).
 
 The table `inet ppn` judges only what enters or leaves through the mesh interface, and packets for
-mesh addresses that arrive from anywhere else. The underlay is not its business: WireGuard's UDP
-port and SSH stay as reachable as they were. No other table is touched. Ports of VMs are opened
+mesh addresses that arrive from anywhere else. The underlay is not its business, but for SSH where
+the inventory says whence operators come (`ssh_from`): WireGuard's UDP port, and SSH where it says
+nothing, stay as reachable as they were. No other table is touched. Ports of VMs are opened
 by the node's own table (`ppn.host.rules`); this one says who may come that far.
 
 A customer's machine may open connections to the ports of tenant proxies, and nothing else: no other
@@ -79,6 +80,7 @@ def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[st
     # A mesh address is reachable through the mesh alone, whatever the underlay routes here.
     yield f'iifname != {{ "lo", "{mesh}" }} ip daddr {pool.range} counter drop'
     yield f'iifname != {{ "lo", "{mesh}" }} ip6 daddr {PROBE_RANGE} counter drop'
+    yield from _ssh_from_outside(pool)
     yield f'iifname != "{mesh}" accept'
     nodes = [one.address for one in pool.nodes]
     probes = _set(probe_address(pool, one) for one in pool.nodes)
@@ -104,6 +106,20 @@ def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[st
         if sources and service.is_on(node):
             yield f"ip saddr {_set(sources)} {service.protocol} dport {service.port} accept"
     yield "counter drop"
+
+
+def _ssh_from_outside(pool: Pool) -> Iterator[str]:
+    """New SSH connections that are not from the mesh; those there are go on."""
+    if pool.ssh_from is None:
+        return
+    other = f'iifname != {{ "lo", "{pool.interface}" }} tcp dport {SSH.port} ct state new'
+    for word, version in (("ip", 4), ("ip6", 6)):
+        known = [network for network in pool.ssh_from if network.version == version]
+        yield (
+            f"{other} {word} saddr != {_set(known)} counter drop"
+            if known
+            else f"{other} meta nfproto ipv{version} counter drop"
+        )
 
 
 def _forward(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[str]:

@@ -8,6 +8,9 @@ mesh_range = "10.8.0.0/24"
 mesh_interface = "ppn0"
 mesh_port = 51820
 
+# Whence operators come: SSH is closed to everybody else outside the mesh (docs/mesh.md).
+# ssh_from = ["203.0.113.7/32"]
+
 # Public keys of the nodes, recorded by the first run. Review it and commit it.
 peer_registry = str(_pool / "peers.json")
 

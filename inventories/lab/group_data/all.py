@@ -9,6 +9,8 @@ _lab = LabPaths(os.environ.get("PPN_LAB", "default"))
 mesh_range = "10.8.0.0/24"
 mesh_interface = "ppn0"
 mesh_port = 51820
+# The operator of a lab, and nobody else on its internet (lab/topology.py).
+ssh_from = ["198.51.100.250/32"]
 peer_registry = str(_lab.peer_registry)
 ledger = str(_lab.ledger)
 operator_key = str(_lab.operator_key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 
 from ppn.mesh.firewall import SSH, Service, ruleset
 from ppn.mesh.peers import interface_of
@@ -114,3 +114,19 @@ def test_a_door_for_customers_is_still_for_its_own_role() -> None:
     assert [line for line in text.splitlines() if "9221" in line] == [
         "\t\tip saddr { 10.8.0.2 } tcp dport 9221 accept"
     ]
+
+
+def test_ssh_from_outside_is_for_operators_where_the_inventory_says_who_they_are() -> None:
+    """MESH-03: the one port beside WireGuard's that a node has on the underlay."""
+    assert "dport 22 ct state new" not in ruleset(SMALL, SERVER)
+    some = replace(SMALL, ssh_from=(ip_network("203.0.113.0/28"), ip_network("203.0.113.64/32")))
+    outside = 'iifname != { "lo", "ppn0" } tcp dport 22 ct state new'
+    lines = [line.strip() for line in ruleset(some, SERVER).splitlines()]
+    rules = [
+        f"{outside} ip saddr != {{ 203.0.113.0/28, 203.0.113.64/32 }} counter drop",
+        f"{outside} meta nfproto ipv6 counter drop",
+    ]
+    assert [line for line in lines if line.startswith(outside)] == rules
+    assert lines.index(rules[1]) < lines.index('iifname != "ppn0" accept')
+    nobody = ruleset(replace(SMALL, ssh_from=()), SERVER)
+    assert f"{outside} meta nfproto ipv4 counter drop" in nobody
