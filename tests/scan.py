@@ -12,9 +12,8 @@ import json
 import resource
 import select
 import socket
-import struct
-import sys
 import time
+from argparse import ArgumentParser
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -44,8 +43,6 @@ class Attempts:
     def begin(self, target: Target) -> Iterator[Answer]:
         """Start one; yields what is said at once."""
         attempt = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        # Closing leaves nothing behind, by the thousands.
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         number = attempt.connect_ex(target)
         if number != errno.EINPROGRESS:
             attempt.close()
@@ -119,10 +116,9 @@ def _said(number: int) -> str:
     return errno.errorcode[number] if number else "open"
 
 
-def report(addresses: Iterable[str]) -> dict[str, dict[str, Any]]:
+def report(addresses: list[str], ports: Iterable[int] = PORTS) -> dict[str, dict[str, Any]]:
     """Scan addresses, and sort what answered."""
-    addresses = list(addresses)
-    tcp, udp = dict(scan_tcp(addresses)), dict(scan_udp(addresses))
+    tcp, udp = dict(scan_tcp(addresses, ports)), dict(scan_udp(addresses))
     return {
         address: {
             "open": [port for (one, port), said in tcp.items() if (one, said) == (address, "open")],
@@ -137,9 +133,13 @@ def report(addresses: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     """Scan the addresses of the command line and print what answered."""
+    parser = ArgumentParser()
+    parser.add_argument("addresses", nargs="+")
+    parser.add_argument("--ports", type=int, nargs="+", default=PORTS, help="all when not given")
+    words = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print(json.dumps(report(sys.argv[1:])))
+    print(json.dumps(report(words.addresses, words.ports)))
 
 
 if __name__ == "__main__":

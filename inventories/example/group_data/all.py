@@ -24,5 +24,16 @@ operator_public_key = str(_pool / "operator.pub")
 ca_key = str(Path.home() / ".config" / "ppn" / "ca.key")
 ca_certificate = str(_pool / "ca.crt")
 
+# Customers' machines: WireGuard peers that reach the nodes with the role "tenant-proxy", and
+# nothing else of the pool (docs/mesh.md).
+# tenant_peers = [
+#     {
+#         "name": "acme-desk",
+#         "tenant": "acme",
+#         "mesh_address": "10.8.0.200",
+#         "public_key": "what `wg pubkey` prints at the customer's",
+#     },
+# ]
+
 # Guest images by name: folders on this machine with a manifest.json (docs/images.md).
 images = {"debian-13": str(_pool / "images" / "debian-13")}

@@ -19,6 +19,18 @@ ca_key = str(_lab.ca_key)
 ca_certificate = str(_lab.ca_certificate)
 images = {"tiny": str(_lab.tiny_guest)}
 
+# Made by `scripts/lab up`: nobody is a customer of a lab that never was up.
+tenant_peers = [
+    {
+        "name": "acme-desk",
+        "tenant": "acme",
+        "mesh_address": "10.8.0.200",
+        "public_key": path.read_text(encoding="ascii").strip(),
+    }
+    for path in [_lab.customer_public_key]
+    if path.exists()
+]
+
 ssh_user = "root"
 ssh_key = str(_lab.ssh_key)
 ssh_known_hosts_file = str(_lab.known_hosts)
