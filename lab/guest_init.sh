@@ -53,17 +53,21 @@ show() {
 	[ -z "$seed" ] || { mount -t iso9660 -o ro "$seed" /seed && cp -r /seed /seen/; umount /seed; }
 	gateway=$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')
 	[ -z "$gateway" ] || ping -c 1 -w 5 "$gateway" >/seen/ping
-	{ ip -o address; ip route; ip neigh; } >/seen/network
+	{ ip -o address; ip route; ip neigh; } | sed 's/ tentative//; s/ ref .*//' >/seen/network
 	dmesg >/seen/dmesg
 	cat /proc/cmdline /proc/version /proc/cpuinfo /proc/iomem /proc/ioports >/seen/proc
 	# Without what counts or measures, and with what is binary in an archive of its own.
-	find /sys/devices /sys/hypervisor /sys/class/dmi/id/ -type f ! -name config \
-		! -name 'resource*' ! -name rom ! -name '*stat*' ! -name inflight ! -name '*time*' \
-		! -name '*_count' ! -name '*active*' ! -path '*/power/*' ! -path '*/tracing*' \
+	find /sys/devices /sys/hypervisor /sys/class/dmi/id/ /sys/firmware/qemu_fw_cfg -type f \
+		! -name config ! -name 'resource*' ! -name rom ! -name raw ! -name '*stat*' \
+		! -name inflight ! -name '*time*' ! -name since_epoch ! -name '*_count' \
+		! -name '*active*' ! -name meminfo ! -path '*/power/*' ! -path '*/queues/*' \
 		! -path '/sys/devices/virtual/tty/*' ! -path '/sys/devices/virtual/mem/*' \
-		! -path '/sys/devices/system/memory/*' ! -path '*/statistics/*' 2>/dev/null |
+		! -path '/sys/devices/virtual/bdi/*' ! -path '/sys/devices/system/memory/*' \
+		! -path '*/statistics/*' 2>/dev/null |
 		xargs grep -H '' >/seen/sys 2>/dev/null
-	tar cf /seen/firmware /sys/firmware 2>/dev/null
+	# Only what has the size it says.
+	find /sys/firmware/dmi/tables /sys/firmware/acpi/tables /sys/firmware/qemu_fw_cfg/by_key \
+		-type f ! -name key ! -name name ! -name size | xargs tar cf /seen/firmware
 	tar c -C / seen | gzip | base64 | sed 's/^/ppn-view /'
 	echo "ppn-view end"
 }
