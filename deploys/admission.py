@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from pyinfra import host, state
@@ -17,6 +18,7 @@ from facts.shared import shared_fact
 from facts.software import NodePlatform, Platform
 from ppn.host.forecast import blank_node
 from ppn.host.model import Settings
+from ppn.inventory import Pool
 
 UNREAD = "cannot read {what}: refusing to act on an unknown state; run with -vv to see why"
 
@@ -37,6 +39,8 @@ def admitted(declared: DeclaredPool) -> AdmittedNode | None:
     declaration = declared.declarations.get(host.name, Declaration(Settings(name=host.name)))
     problems = list(declared.problems[host.name])
     problems += platform_problems(platform)
+    if platform is not None:
+        problems += caller_problems(platform, declared.pool)
     if hardware is None:
         problems.append(UNREAD.format(what="the hardware"))
     elif not problems and "hypervisor" in host.data.roles:
@@ -63,6 +67,21 @@ def platform_problems(platform: Platform | None) -> Iterator[str]:
         yield (
             f"node {host.name} is {platform.architecture}: only x86_64 nodes are supported"
             " (platform_unsupported)"
+        )
+
+
+def caller_problems(platform: Platform, pool: Pool) -> Iterator[str]:
+    """Why the firewall would shut this very operator out; nothing when it would not."""
+    try:
+        caller = ip_address(platform.caller)
+    except ValueError:
+        return
+    if pool.ssh_from is not None and not any(
+        caller in network for network in (pool.range, *pool.ssh_from)
+    ):
+        yield (
+            f"node {host.name} sees you at {caller}, which is not in ssh_from: add it, or you would"
+            " not get in again (ssh_from_locks_out)"
         )
 
 

@@ -11,12 +11,20 @@ from typing_extensions import override
 
 @dataclass(frozen=True)
 class Platform:
-    """What a node runs: Debian's release number, CPU architecture, kernel release."""
+    """What a node runs, and whence we speak to it.
+
+    Args:
+        distribution, release: such as `debian` and `13`.
+        architecture: of the CPU.
+        kernel: its release.
+        caller: the address this SSH connection comes from, or `none` when it cannot be told.
+    """
 
     distribution: str
     release: str
     architecture: str
     kernel: str
+    caller: str
 
 
 class NodePlatform(FactBase[Platform | None]):
@@ -33,12 +41,15 @@ class NodePlatform(FactBase[Platform | None]):
 
     @override
     def command(self) -> str:
-        return '. /etc/os-release && echo "$ID ${VERSION_ID:-none} $(uname -m) $(uname -r)"'
+        return (
+            '. /etc/os-release && caller="${SSH_CONNECTION:-none}" &&'
+            ' echo "$ID ${VERSION_ID:-none} $(uname -m) $(uname -r) ${caller%% *}"'
+        )
 
     @override
     def process(self, output: list[str]) -> Platform | None:
         fields = output[0].split()
-        if len(fields) != 4:
+        if len(fields) != 5:
             raise FactProcessError(f"unexpected description of the platform: {output[0]!r}")
         return Platform(*fields)
 

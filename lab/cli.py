@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
+from lab import customer as customers
 from lab import image as images
 from lab import lifecycle, report, ssh, status, trial, wiring
 from lab.errors import LabError
@@ -22,7 +23,7 @@ from lab.guest import cached
 from lab.paths import DEFAULT_NAME, LabPaths
 from lab.process import attend
 from lab.steps import note, step
-from lab.topology import NODES, OPERATOR, PORTS, Kind, node_named
+from lab.topology import CUSTOMER, NODES, OPERATOR, PORTS, Kind, node_named
 from ppn.errors import PpnError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -132,11 +133,29 @@ def run_inside(
     """Run a command on this machine, in the operator's place in the lab's network."""
     lab = paths(context, name)
     need_up(lab)
+    become(lab, OPERATOR, command)
+
+
+@app.command(context_settings=PASSED_ON)
+def customer(
+    context: typer.Context,
+    command: Annotated[list[str], typer.Argument(help="Program and arguments, after --.")],
+    name: Name = None,
+) -> None:
+    """Run a command on this machine, in the place of the pool's customer, with its tunnel up."""
+    lab = paths(context, name)
+    need_up(lab)
+    customers.join(lab)
+    become(lab, CUSTOMER, command)
+
+
+def become(lab: LabPaths, person: str, command: list[str]) -> NoReturn:
+    """Go on as a command in somebody's place in the lab's network."""
     # So that `pyinfra` and `ppn` mean this checkout's.
     search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
     if shutil.which(command[0], path=search) is None:
         raise LabError(f"there is no program {command[0]}", hint="give its whole path")
-    argv = wiring.inside(lab, OPERATOR, command)
+    argv = wiring.inside(lab, person, command)
     os.execvpe(argv[0], argv, os.environ | {"PPN_LAB": lab.name, "PATH": search})
 
 

@@ -19,10 +19,21 @@ from ppn.host import cpio
 from ppn.run import run
 
 HERE = Path(__file__).parent
-DRIVERS = ("virtio_pci", "virtio_blk", "virtio_balloon", "virtio_net", "isofs", "button", "evdev")
+DRIVERS = (
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_balloon",
+    "virtio_net",
+    "isofs",
+    "button",
+    "evdev",
+    "qemu_fw_cfg",
+)
 # What the tiny guest needs besides what every first program does.
 MORE_APPLETS = ("awk", "httpd", "ip", "nc", "umount")
-MORE_FOLDERS = ("seed", "www")
+# What it shows itself with: `ppn.show=1`.
+MORE_APPLETS += ("base64", "cp", "dmesg", "find", "grep", "gzip", "ping", "sed", "tar", "xargs")
+MORE_FOLDERS = ("seed", "seen", "www")
 INIT = HERE / "guest_init.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"
 TINY_CMDLINE = "console=ttyS0 quiet"

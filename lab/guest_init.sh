@@ -16,7 +16,8 @@ acpid -l /dev/null
 value_of() { awk -F'"' -v key="$1" '$2 == key { print $4; exit }' /seed/network-config; }
 for disk in /sys/block/vd*; do
 	[ "$(cat "$disk/serial" 2>/dev/null)" = seed ] || continue
-	mount -t iso9660 -o ro "/dev/${disk##*/}" /seed
+	seed=/dev/${disk##*/}
+	mount -t iso9660 -o ro "$seed" /seed
 	[ -e /seed/network-config ] || continue
 	mac=$(value_of macaddress)
 	for link in /sys/class/net/*; do
@@ -55,6 +56,33 @@ case " $(cat /proc/cmdline) " in
 		burners=$((burners + 1))
 	done
 	;;
+esac
+
+# ppn.show=1: all that a guest can see of the machine it is in, as a tar archive in base64.
+show() {
+	[ -z "$seed" ] || { mount -t iso9660 -o ro "$seed" /seed && cp -r /seed /seen/; umount /seed; }
+	gateway=$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')
+	[ -z "$gateway" ] || ping -c 1 -w 5 "$gateway" >/seen/ping
+	{ ip -o address; ip route; ip neigh; } | sed 's/ tentative//; s/ ref .*//' >/seen/network
+	dmesg >/seen/dmesg
+	cat /proc/cmdline /proc/version /proc/cpuinfo /proc/iomem /proc/ioports >/seen/proc
+	# Without what counts or measures, and with what is binary in an archive of its own.
+	find /sys/devices /sys/hypervisor /sys/class/dmi/id/ /sys/firmware/qemu_fw_cfg -type f \
+		! -name config ! -name 'resource*' ! -name rom ! -name raw ! -name '*stat*' \
+		! -name inflight ! -name '*time*' ! -name since_epoch ! -name '*_count' \
+		! -name '*active*' ! -name meminfo ! -path '*/power/*' ! -path '*/queues/*' \
+		! -path '/sys/devices/virtual/tty/*' ! -path '/sys/devices/virtual/mem/*' \
+		! -path '/sys/devices/virtual/bdi/*' ! -path '/sys/devices/system/memory/*' \
+		! -path '*/statistics/*' 2>/dev/null |
+		xargs grep -H '' >/seen/sys 2>/dev/null
+	# Only what has the size it says.
+	find /sys/firmware/dmi/tables /sys/firmware/acpi/tables /sys/firmware/qemu_fw_cfg/by_key \
+		-type f ! -name key ! -name name ! -name size | xargs tar cf /seen/firmware
+	tar c -C / seen | gzip | base64 | sed 's/^/ppn-view /'
+	echo "ppn-view end"
+}
+case " $(cat /proc/cmdline) " in
+*" ppn.show=1 "*) show ;;
 esac
 
 # ppn.reach=ADDRESS:PORT: says again and again whether a connection there comes about.

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies
-from lab import node_container, node_vm, ssh, wiring
+from lab import customer, node_container, node_vm, ssh, wiring
 from lab.errors import LabError
 from lab.guest import cached
 from lab.image import Image, need_root, need_space, node_image, remove
@@ -39,6 +39,7 @@ PROGRAMS = {
     "ssh": "openssh-client",
     "systemd-nspawn": "systemd-container",
     "mmdebstrap": "mmdebstrap",
+    "wg-quick": "wireguard-tools",
 }
 MACHINE_PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -157,17 +158,18 @@ def prepare(lab: LabPaths, kind: Kind | None) -> Settings:
     with step("Fetch the locked wheels of the node software"):
         dependencies(PYTHON_OF_DEBIAN[NODE_RELEASE])
     need_space(lab.state_dir, STATE_NEEDS_MIB, "a lab's state")
-    make_operator_files(lab)
+    make_people_files(lab)
     if present is None:
         fields = {"kind": wanted, "image": str(image.folder)}
         write_atomic(lab.settings, json.dumps(fields).encode())
     return Settings(wanted, image)
 
 
-def make_operator_files(lab: LabPaths) -> None:
-    """Make what the operator of this lab has: keys, ssh settings, the guest image for trials."""
+def make_people_files(lab: LabPaths) -> None:
+    """Make what operator and customer have: keys, ssh settings, the guest image for trials."""
     lab.state_dir.chmod(0o700)
     ssh.make_key(lab)
+    customer.make_key(lab)
     ssh.write_config(lab)
     if not lab.operator_public_key.exists():
         # Public half last: one without the other is a run that was cut short.

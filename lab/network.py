@@ -10,11 +10,14 @@ import hashlib
 from dataclasses import dataclass
 
 from lab.topology import (
+    CUSTOMER,
+    CUSTOMER_ADDRESS,
     INTERNET,
     INTERNET_PREFIX,
     NODES,
     OPERATOR,
     OPERATOR_ADDRESS,
+    PORTS,
     SITES,
     WIREGUARD_PORT,
     Kind,
@@ -78,18 +81,20 @@ class Network:
 
 def plan(kind: Kind) -> Network:
     """The networks of a lab whose nodes are of one kind."""
-    ports = ("relay", *(site.name for site in SITES), OPERATOR)
-    internet = Namespace(INTERNET, switch=ports)
-    operator = Namespace(OPERATOR, addresses=(("eth0", f"{OPERATOR_ADDRESS}/{INTERNET_PREFIX}"),))
+    internet = Namespace(INTERNET, switch=PORTS)
+    people = tuple(
+        Namespace(name, addresses=(("eth0", f"{address}/{INTERNET_PREFIX}"),))
+        for name, address in ((OPERATOR, OPERATOR_ADDRESS), (CUSTOMER, CUSTOMER_ADDRESS))
+    )
     routers = tuple(router(site, node_at(site.name)) for site in SITES)
     nodes = tuple(node_namespace(node, kind) for node in NODES)
-    cables = [Cable(INTERNET, OPERATOR, OPERATOR, "eth0")]
+    cables = [Cable(INTERNET, person.name, person.name, "eth0") for person in people]
     cables += [Cable(INTERNET, site.name, site.name, "wan") for site in SITES]
     for node in NODES:
         end = "eth0" if kind is Kind.CONTAINER else "uplink"
         near = node.name if node.site == INTERNET else "lan"
         cables.append(Cable(node.site, near, node.name, end))
-    return Network((internet, operator, *routers, *nodes), tuple(cables))
+    return Network((internet, *people, *routers, *nodes), tuple(cables))
 
 
 def node_namespace(node: LabNode, kind: Kind) -> Namespace:

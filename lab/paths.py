@@ -163,6 +163,16 @@ class LabPaths:
         return self.state_dir / "ca.crt"
 
     @property
+    def customer(self) -> Path:
+        """What the lab's customer has: its key, and its tunnel's configuration."""
+        return self.state_dir / "customer"
+
+    @property
+    def customer_public_key(self) -> Path:
+        """The WireGuard key the pool knows its customer by."""
+        return self.customer / "public_key"
+
+    @property
     def tiny_guest(self) -> Path:
         """The tiny guest's image folder: a link into the cache."""
         return self.state_dir / "images" / "tiny"

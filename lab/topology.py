@@ -1,4 +1,7 @@
-"""Who is in the lab and where: three nodes, two homes behind routers, one pretended internet."""
+"""Who is in the lab and where: three nodes, two homes behind routers, one pretended internet.
+
+On that internet are two who are no nodes: the pool's operator and a customer.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from enum import StrEnum
 INTERNET = "internet"
 OPERATOR = "operator"
 OPERATOR_ADDRESS = "198.51.100.250"
+CUSTOMER = "customer"
+CUSTOMER_ADDRESS = "198.51.100.60"
 INTERNET_PREFIX = 24
 WIREGUARD_PORT = 51820
 
@@ -82,7 +87,7 @@ NODES = (
     ),
 )
 # Ports of the internet's switch, between which `cut` can stop all traffic.
-PORTS = ("relay", "site-a", "site-b", OPERATOR)
+PORTS = ("relay", "site-a", "site-b", OPERATOR, CUSTOMER)
 
 
 def node_at(site: str) -> LabNode:

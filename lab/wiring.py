@@ -163,7 +163,7 @@ def cut(lab: LabPaths, one: str, other: str) -> None:
 
     Args:
         lab: whose internet.
-        one: `relay`, `site-a`, `site-b` or `operator`.
+        one: `relay`, `site-a`, `site-b`, `operator` or `customer`.
         other: another of them.
 
     Raises:

@@ -21,7 +21,8 @@ nodes = [
         {
             "ssh_hostname": "relay.example.net",
             "ssh_user": "root",
-            # What the node does: any of "relay", "hypervisor" and "controller", or none.
+            # What the node does: any of "relay", "hypervisor", "controller", "tenant-proxy" and
+            # "witness", or none.
             "roles": ["relay", "controller"],
             # Nodes of one site are assumed to reach each other without the relay.
             "site": "cloud",

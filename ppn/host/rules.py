@@ -4,6 +4,10 @@ A guest may answer whoever reaches one of its open ports. It may open nothing to
 node or to another VM; to public addresses only where the node says so. What leaves a tap has the
 VM's own hardware and IP address, or is dropped: IPv6, DHCP and all else with it. A tap that no
 VM of the record has may send nothing at all.
+
+Nor does a guest learn whose it is (INV-03): the node speaks to it alone, never to all, so that no
+program of the node that announces itself is heard; and whoever reaches an open port is seen as
+the gateway, for any other address would be that of a node.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ FAMILIES = ("bridge", "inet")
 FIRST = -300
 # Also from the node itself; nft has no name for this place in the output hook.
 DSTNAT = -100
+# The bit of a hardware address that means more than one receiver.
+TO_MANY = "01:00:00:00:00:00"
 # Not the internet: this node's neighbours, other private networks, and nobody (RFC 6890).
 NOT_PUBLIC = (
     "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12,"
@@ -66,6 +72,14 @@ def _bridge(guests: Sequence[Guest]) -> Iterator[str]:
         "type filter hook forward priority filter; policy accept;",
         f"iifname {taps} oifname {taps} counter drop",
     )
+    yield from _block(
+        "chain output",
+        "type filter hook output priority filter; policy accept;",
+        f"oifname != {taps} accept",
+        "ether type arp accept",
+        f"ether type ip ether daddr & {TO_MANY} == 00:00:00:00:00:00 accept",
+        "counter drop",
+    )
     yield "}"
 
 
@@ -108,12 +122,13 @@ def _inet(network: NodeNetwork, guests: Sequence[Guest]) -> Iterator[str]:
         f'iifname "{VM_BRIDGE}" counter drop',
         f'oifname "{VM_BRIDGE}" counter drop',
     )
-    if network.internet:
-        yield from _block(
-            "chain postrouting",
-            "type nat hook postrouting priority srcnat; policy accept;",
-            f"ip saddr {network.range} ip daddr != {{ {NOT_PUBLIC} }} masquerade",
-        )
+    internet = f"ip saddr {network.range} ip daddr != {{ {NOT_PUBLIC} }} masquerade"
+    yield from _block(
+        "chain postrouting",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        f'oifname "{VM_BRIDGE}" ct status dnat masquerade',
+        *((internet,) if network.internet else ()),
+    )
     yield "}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from ppn.inventory.nodes import conflicts, node_problems
@@ -31,7 +31,7 @@ def pool_from_data(
 
     Args:
         settings: data of the group `all`: `mesh_range`, `mesh_interface`, `mesh_port`,
-            `tenant_peers`.
+            `tenant_peers`, `ssh_from`.
         nodes: per node name its host data, in the order of the inventory.
 
     Returns:
@@ -56,6 +56,7 @@ def pool_from_data(
         settings.get("mesh_port", DEFAULT_PORT),
         tuple(_node(name, data) for name, data in nodes.items() if not problems[name]),
         () if shared else tuple(_tenant_peer(data) for data in peers),
+        _ssh_from(settings),
     )
     return pool, {name: texts for name, texts in problems.items() if texts}
 
@@ -86,6 +87,28 @@ def _settings_problems(settings: Mapping[str, Any]) -> Iterator[str]:
             f"mesh_port {port!r} is not a free UDP port: use 1 to 65535, but not the path"
             f" keeper's {KEEPER_PORT} (mesh_port_invalid)"
         )
+    if settings.get("ssh_from") is not None:
+        yield from _ssh_from_problems(settings["ssh_from"])
+
+
+def _ssh_from_problems(values: object) -> Iterator[str]:
+    """What is wrong with the networks that SSH is for."""
+    if not isinstance(values, list | tuple):
+        yield f"ssh_from is {values!r}: write a list of networks (ssh_from_invalid)"
+        return
+    for value in values:
+        try:
+            ip_network(value if isinstance(value, str) else "")
+        except ValueError:
+            yield (
+                f"ssh_from: {value!r} is no network: write it such as '203.0.113.7/32' or"
+                " '2001:db8::/64', with no bits set behind the prefix (ssh_from_invalid)"
+            )
+
+
+def _ssh_from(settings: Mapping[str, Any]) -> tuple[IPv4Network | IPv6Network, ...] | None:
+    values = settings.get("ssh_from")
+    return None if values is None else tuple(ip_network(value) for value in values)
 
 
 def _node(name: str, data: Mapping[str, Any]) -> Node:

@@ -91,6 +91,7 @@ class Pool:
         port: the UDP port WireGuard listens on.
         nodes: in the order of the inventory.
         tenant_peers: the customers' machines, in the order of the inventory.
+        ssh_from: networks outside the mesh that may open SSH connections to nodes; `None` for all.
     """
 
     range: IPv4Network
@@ -98,6 +99,7 @@ class Pool:
     port: int
     nodes: tuple[Node, ...]
     tenant_peers: tuple[TenantPeer, ...] = ()
+    ssh_from: tuple[IPv4Network | IPv6Network, ...] | None = None
 
     def node(self, name: str) -> Node:
         """The node of that name.

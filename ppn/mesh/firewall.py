@@ -1,8 +1,9 @@
 """What the inventory allows on the mesh, as an nftables table of our own (MESH-01, MESH-02).
 
 The table `inet ppn` judges only what enters or leaves through the mesh interface, and packets for
-mesh addresses that arrive from anywhere else. The underlay is not its business: WireGuard's UDP
-port and SSH stay as reachable as they were. No other table is touched. Ports of VMs are opened
+mesh addresses that arrive from anywhere else. The underlay is not its business, but for SSH where
+the inventory says whence operators come (`ssh_from`): WireGuard's UDP port, and SSH where it says
+nothing, stay as reachable as they were. No other table is touched. Ports of VMs are opened
 by the node's own table (`ppn.host.rules`); this one says who may come that far.
 
 A customer's machine may open connections to the ports of tenant proxies, and nothing else: no other
@@ -63,11 +64,28 @@ def ruleset(pool: Pool, node: Node, services: Iterable[Service] = (SSH,)) -> str
         f"table inet {TABLE}",
         f"delete table inet {TABLE}",
         f"table inet {TABLE} {{",
+        *(_block("chain prerouting", _customers(pool, services)) if pool.tenant_peers else ()),
         *_block("chain input", _input(pool, node, services)),
         *_block("chain forward", _forward(pool, node, services)),
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _customers(pool: Pool, services: tuple[Service, ...]) -> Iterator[str]:
+    """What customers may send at all, judged before anything could answer with an ICMP error."""
+    yield "type filter hook prerouting priority raw; policy accept;"
+    theirs = f'iifname "{pool.interface}" ip saddr {_customers_set(pool)}'
+    for service in services:
+        found = [one.address for one in pool.nodes if service.is_on(one)]
+        if service.for_tenants and found:
+            port = f"{service.protocol} dport {service.port}"
+            yield f"{theirs} ip daddr {_set(found)} {port} accept"
+    yield f"{theirs} counter drop"
+
+
+def _customers_set(pool: Pool) -> str:
+    return _set(peer.address for peer in pool.tenant_peers)
 
 
 def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[str]:
@@ -79,6 +97,7 @@ def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[st
     # A mesh address is reachable through the mesh alone, whatever the underlay routes here.
     yield f'iifname != {{ "lo", "{mesh}" }} ip daddr {pool.range} counter drop'
     yield f'iifname != {{ "lo", "{mesh}" }} ip6 daddr {PROBE_RANGE} counter drop'
+    yield from _ssh_from_outside(pool)
     yield f'iifname != "{mesh}" accept'
     nodes = [one.address for one in pool.nodes]
     probes = _set(probe_address(pool, one) for one in pool.nodes)
@@ -86,11 +105,10 @@ def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[st
         f"ip6 saddr {probes} ip6 daddr {probe_address(pool, node)} udp dport {KEEPER_PORT} accept"
     )
     yield f"ip6 saddr {probes} meta l4proto ipv6-icmp accept"
-    customers = [peer.address for peer in pool.tenant_peers]
     for service in services:
-        if service.for_tenants and customers and service.is_on(node):
+        if service.for_tenants and pool.tenant_peers and service.is_on(node):
             yield (
-                f"ip saddr {_set(customers)} ip daddr {node.address}"
+                f"ip saddr {_customers_set(pool)} ip daddr {node.address}"
                 f" {service.protocol} dport {service.port} accept"
             )
     # Customers end here. Answers may come from a range behind a node; questions may not.
@@ -104,6 +122,20 @@ def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[st
         if sources and service.is_on(node):
             yield f"ip saddr {_set(sources)} {service.protocol} dport {service.port} accept"
     yield "counter drop"
+
+
+def _ssh_from_outside(pool: Pool) -> Iterator[str]:
+    """New SSH connections that are not from the mesh; those there are go on."""
+    if pool.ssh_from is None:
+        return
+    other = f'iifname != {{ "lo", "{pool.interface}" }} tcp dport {SSH.port} ct state new'
+    for word, version in (("ip", 4), ("ip6", 6)):
+        known = [network for network in pool.ssh_from if network.version == version]
+        yield (
+            f"{other} {word} saddr != {_set(known)} counter drop"
+            if known
+            else f"{other} meta nfproto ipv{version} counter drop"
+        )
 
 
 def _forward(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[str]:
@@ -136,17 +168,17 @@ def _forward(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[
 
 def _relayed_customers(pool: Pool, relay: Node, services: tuple[Service, ...]) -> Iterator[str]:
     """Customers to tenant proxies behind a relay, and the answers."""
-    customers = [peer.address for peer in pool.tenant_peers]
+    customers = _customers_set(pool) if pool.tenant_peers else ""
     mesh = f'iifname "{pool.interface}" oifname "{pool.interface}"'
     for service in services:
         found = [one.address for one in pool.nodes if one != relay and service.is_on(one)]
         if not (service.for_tenants and customers and found):
             continue
         port = f"{service.protocol} dport {service.port}"
-        yield f"{mesh} ip saddr {_set(customers)} ip daddr {_set(found)} {port} accept"
+        yield f"{mesh} ip saddr {customers} ip daddr {_set(found)} {port} accept"
         # Nobody may call a customer.
         yield (
-            f"{mesh} ip saddr {_set(found)} ip daddr {_set(customers)}"
+            f"{mesh} ip saddr {_set(found)} ip daddr {customers}"
             f" {service.protocol} sport {service.port} ct state established accept"
         )
 

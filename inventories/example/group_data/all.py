@@ -8,6 +8,9 @@ mesh_range = "10.8.0.0/24"
 mesh_interface = "ppn0"
 mesh_port = 51820
 
+# Whence operators come: SSH is closed to everybody else outside the mesh (docs/mesh.md).
+# ssh_from = ["203.0.113.7/32"]
+
 # Public keys of the nodes, recorded by the first run. Review it and commit it.
 peer_registry = str(_pool / "peers.json")
 
@@ -20,6 +23,17 @@ operator_public_key = str(_pool / "operator.pub")
 # Commit its certificate, never its key.
 ca_key = str(Path.home() / ".config" / "ppn" / "ca.key")
 ca_certificate = str(_pool / "ca.crt")
+
+# Customers' machines: WireGuard peers that reach the nodes with the role "tenant-proxy", and
+# nothing else of the pool (docs/mesh.md).
+# tenant_peers = [
+#     {
+#         "name": "acme-desk",
+#         "tenant": "acme",
+#         "mesh_address": "10.8.0.200",
+#         "public_key": "what `wg pubkey` prints at the customer's",
+#     },
+# ]
 
 # Guest images by name: folders on this machine with a manifest.json (docs/images.md).
 images = {"debian-13": str(_pool / "images" / "debian-13")}

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ppn.inventory import Pool
-from ppn.mesh.firewall import ruleset
+from ppn.inventory import TENANT_PROXY, TENANT_PROXY_PORT, Pool
+from ppn.mesh.firewall import SSH, Service, ruleset
 from ppn.mesh.peers import interface_of
 from ppn.mesh.registry import Registry
 from ppn.mesh.render import keeper_config, wg_quick
@@ -32,6 +32,10 @@ ip link set lo up
 echo 0 > /proc/sys/net/ipv4/ip_forward
 echo ready
 exec sleep infinity"""
+
+
+# SSH, and the tenant proxy for customers and controllers.
+SERVICES = (SSH, Service(TENANT_PROXY_PORT, "tcp", "controller", TENANT_PROXY, for_tenants=True))
 
 
 def ppn_mesh(*words: str) -> tuple[str, ...]:
@@ -142,7 +146,7 @@ class Namespace:
         interface = interface_of(pool, registry, self.name)
         self.write(f"/etc/wireguard/{pool.interface}.conf", wg_quick(interface))
         self.write("/etc/ppn/mesh.json", keeper_config(interface), "0644")
-        self.write("/etc/ppn.nft", ruleset(pool, pool.node(self.name)))
+        self.write("/etc/ppn.nft", ruleset(pool, pool.node(self.name), SERVICES))
 
     def reaches(self, address: str, count: int = 3) -> bool:
         """Whether at least one of a few pings is answered."""

@@ -113,3 +113,64 @@ def test_internet_is_for_those_who_have_it_and_public_addresses_alone(site: Site
         assert not world.reaches(one.lease.address, count=1)
     finally:
         world.end()
+
+
+SEEN_BY = """
+import socket, sys
+with socket.create_server((sys.argv[1], 7070)) as listener:
+    print("listening", flush=True)
+    for _ in range(int(sys.argv[2])):
+        with listener.accept()[0] as stream:
+            print(stream.getpeername()[0], flush=True)
+"""
+ANNOUNCE = """
+import socket
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind(("ppnvm0", 0))
+mine = bytes.fromhex("0a70706e0001")
+for to, kind in (("0180c200000e", 0x88CC), ("01005e0000fb", 0x0800), ("3333000000fb", 0x86DD),
+                 ("ffffffffffff", 0x0800), ("ffffffffffff", 0x9999)):
+    link.send(bytes.fromhex(to) + mine + kind.to_bytes(2, "big") + b"server says hello" * 4)
+"""
+HEAR = """
+import socket
+taps = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+taps.bind(("eth0", 0))
+taps.settimeout(3)
+print("hearing", flush=True)
+heard = b""
+try:
+    while True:
+        heard += taps.recv(65536)
+except TimeoutError:
+    print("hello" if b"hello" in heard else "nothing", flush=True)
+"""
+
+
+def test_a_guest_does_not_learn_who_calls(site: Site) -> None:
+    """INV-03: a node of the mesh, and the guest's own node, are seen as the gateway."""
+    one = site.guest("one", ports=[{"guest": 7070}])
+    program = one.space.start("python3", "-c", SEEN_BY, one.lease.address, "2")
+    assert program.process.stdout and program.process.stdout.readline() == "listening\n"
+    for space in (site.peer, site.server):
+        code = f"import socket; socket.create_connection(({MESH!r}, {one.host_port(7070)}), 2)"
+        space("python3", "-c", code)
+    assert program.process.communicate(timeout=20)[0].split() == [GATEWAY, GATEWAY]
+
+
+def test_a_guest_does_not_hear_what_the_node_announces(site: Site) -> None:
+    """INV-03: LLDP, mDNS over IPv4 and IPv6, broadcasts: they name the node."""
+    one = site.guest("one")
+    assert one.space.reaches(GATEWAY)
+
+    def heard() -> str:
+        program = one.space.start("python3", "-c", HEAR)
+        assert program.process.stdout and program.process.stdout.readline() == "hearing\n"
+        site.server("python3", "-c", ANNOUNCE)
+        return str(program.process.communicate(timeout=20)[0]).strip()
+
+    before = packets_dropped(site.server, "bridge", "output")
+    assert heard() == "nothing"
+    assert packets_dropped(site.server, "bridge", "output") > before
+    site.server.sh("nft delete chain bridge ppn_vm output")
+    assert heard() == "hello"

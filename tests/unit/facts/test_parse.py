@@ -73,7 +73,7 @@ def test_images() -> None:
 
 
 def test_platform() -> None:
-    platform = NodePlatform().process(["debian 13 x86_64 6.12.48"])
+    platform = NodePlatform().process(["debian 13 x86_64 6.12.48 198.51.100.250"])
     assert platform is not None
     assert (platform.distribution, platform.release) == ("debian", "13")
     with pytest.raises(FactProcessError):

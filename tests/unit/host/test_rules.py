@@ -47,6 +47,13 @@ table bridge ppn_vm {
 		type filter hook forward priority filter; policy accept;
 		iifname "ppn-*" oifname "ppn-*" counter drop
 	}
+	chain output {
+		type filter hook output priority filter; policy accept;
+		oifname != "ppn-*" accept
+		ether type arp accept
+		ether type ip ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 accept
+		counter drop
+	}
 }
 table inet ppn_vm
 delete table inet ppn_vm
@@ -82,6 +89,10 @@ table inet ppn_vm {
 		iifname "ppnvm0" counter drop
 		oifname "ppnvm0" counter drop
 	}
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "ppnvm0" ct status dnat masquerade
+	}
 }
 """
 
@@ -100,17 +111,17 @@ def nft_accepts(text: str) -> None:
 
 
 def test_whole_text_of_two_guests() -> None:
-    """IP-02: a guest speaks for itself alone, and only its open ports lead to it."""
+    """IP-02, INV-03: a guest speaks for itself alone, and only its open ports lead to it."""
     assert ruleset(make_network(), TWO) == EXPECTED
     assert ruleset(make_network(), reversed(TWO)) == EXPECTED
 
 
 def test_internet_is_public_addresses_and_nothing_else() -> None:
     """By default there is none; with it, neighbours of the node and the mesh stay out of reach."""
-    assert "masquerade" not in ruleset(make_network(), TWO)
+    assert "ip daddr != { 0.0.0.0/8" not in ruleset(make_network(), TWO)
     text = ruleset(make_network(vm_internet=True), TWO)
     assert 'iifname "ppnvm0" oifname != "ppn0" ip daddr != { 0.0.0.0/8, 10.0.0.0/8' in text
-    assert "masquerade" in text
+    assert "ip saddr 10.9.2.0/28 ip daddr != { 0.0.0.0/8" in text
     nft_accepts(text)
 
 

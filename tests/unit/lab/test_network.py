@@ -52,8 +52,8 @@ def test_container_has_its_address_and_machine_a_tap() -> None:
 
 
 def test_both_kinds_have_the_same_world_around_them() -> None:
-    """Routers, internet and operator do not depend on what the nodes are."""
-    outside = {INTERNET, "operator", *(site.name for site in SITES)}
+    """Routers, internet, operator and customer do not depend on what the nodes are."""
+    outside = {INTERNET, "operator", "customer", *(site.name for site in SITES)}
     for name in outside:
         assert space(Kind.CONTAINER, name) == space(Kind.VM, name)
 

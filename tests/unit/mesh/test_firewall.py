@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 
 from ppn.mesh.firewall import SSH, Service, ruleset
 from ppn.mesh.peers import interface_of
@@ -82,25 +82,33 @@ DOOR = Service(9221, from_role="controller", on_role="tenant-proxy", for_tenants
 CUSTOMERS = (customer("one", 201), customer("two", 202, "beta"))
 
 
+def about_customers(text: str) -> list[str]:
+    """The rules that name a customer, in their order."""
+    return [line.strip() for line in text.splitlines() if "10.8.0.201" in line]
+
+
 def test_a_customer_is_let_in_at_the_tenant_proxys_port_alone() -> None:
-    """MESH-03: on a relay that is a tenant proxy, one rule names customers; elsewhere none does."""
+    """MESH-03: at a tenant proxy's own address; on other nodes all their packets are dropped."""
     proxy = replace(RELAY, roles=frozenset({"relay", "tenant-proxy"}))
     nodes = pool(proxy, SERVER, customers=CUSTOMERS)
-    assert [line for line in ruleset(nodes, proxy, (SSH, DOOR)).splitlines() if "201" in line] == [
-        "\t\tip saddr { 10.8.0.201, 10.8.0.202 } ip daddr 10.8.0.1 tcp dport 9221 accept"
+    who = "ip saddr { 10.8.0.201, 10.8.0.202 }"
+    early = [
+        f'iifname "ppn0" {who} ip daddr {{ 10.8.0.1 }} tcp dport 9221 accept',
+        f'iifname "ppn0" {who} counter drop',
     ]
-    assert "10.8.0.201" not in ruleset(nodes, SERVER, (SSH, DOOR))
-    assert "9221" not in ruleset(nodes, SERVER, (SSH, DOOR))
-    assert "10.8.0.201" not in ruleset(nodes, proxy, (SSH,))
+    late = f"{who} ip daddr 10.8.0.1 tcp dport 9221 accept"
+    assert about_customers(ruleset(nodes, proxy, (SSH, DOOR))) == [*early, late]
+    assert about_customers(ruleset(nodes, SERVER, (SSH, DOOR))) == early
+    assert about_customers(ruleset(nodes, proxy, (SSH,))) == early[1:]
 
 
 def test_a_relay_lets_customers_through_to_tenant_proxies_and_only_answers_back() -> None:
     """MESH-03: not to another customer, not to another port, and no node may call a customer."""
     proxy = replace(SERVER, roles=frozenset({"tenant-proxy"}))
     nodes = pool(RELAY, proxy, customers=CUSTOMERS)
-    within = '\t\tiifname "ppn0" oifname "ppn0" ip'
+    within = 'iifname "ppn0" oifname "ppn0" ip'
     who = "{ 10.8.0.201, 10.8.0.202 }"
-    assert [line for line in ruleset(nodes, RELAY, (SSH, DOOR)).splitlines() if "201" in line] == [
+    assert about_customers(ruleset(nodes, RELAY, (SSH, DOOR)))[2:] == [
         f"{within} saddr {who} ip daddr {{ 10.8.0.2 }} tcp dport 9221 accept",
         f"{within} saddr {{ 10.8.0.2 }} ip daddr {who} tcp sport 9221 ct state established accept",
     ]
@@ -114,3 +122,19 @@ def test_a_door_for_customers_is_still_for_its_own_role() -> None:
     assert [line for line in text.splitlines() if "9221" in line] == [
         "\t\tip saddr { 10.8.0.2 } tcp dport 9221 accept"
     ]
+
+
+def test_ssh_from_outside_is_for_operators_where_the_inventory_says_who_they_are() -> None:
+    """MESH-03: the one port beside WireGuard's that a node has on the underlay."""
+    assert "dport 22 ct state new" not in ruleset(SMALL, SERVER)
+    some = replace(SMALL, ssh_from=(ip_network("203.0.113.0/28"), ip_network("203.0.113.64/32")))
+    outside = 'iifname != { "lo", "ppn0" } tcp dport 22 ct state new'
+    lines = [line.strip() for line in ruleset(some, SERVER).splitlines()]
+    rules = [
+        f"{outside} ip saddr != {{ 203.0.113.0/28, 203.0.113.64/32 }} counter drop",
+        f"{outside} meta nfproto ipv6 counter drop",
+    ]
+    assert [line for line in lines if line.startswith(outside)] == rules
+    assert lines.index(rules[1]) < lines.index('iifname != "ppn0" accept')
+    nobody = ruleset(replace(SMALL, ssh_from=()), SERVER)
+    assert f"{outside} meta nfproto ipv4 counter drop" in nobody

@@ -133,6 +133,9 @@ def test_overlapping_ranges_of_two_nodes() -> None:
         ({"mesh_interface": "ppn0; reboot"}, "mesh_interface_invalid"),
         ({"mesh_port": 51821}, "mesh_port_invalid"),
         ({"mesh_port": "51820"}, "mesh_port_invalid"),
+        ({"ssh_from": "203.0.113.7/32"}, "ssh_from_invalid"),
+        ({"ssh_from": ["203.0.113.7/24"]}, "ssh_from_invalid"),
+        ({"ssh_from": [7]}, "ssh_from_invalid"),
     ],
 )
 def test_bad_settings_refuse_every_node(settings: dict[str, Any], code: str) -> None:

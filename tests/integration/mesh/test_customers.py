@@ -1,0 +1,118 @@
+"""What a customer's machine reaches: the port of the tenant proxies, and nothing else at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.integration.mesh.conftest import CUSTOMERS, Mesh
+from tests.integration.mesh.namespaces import Namespace
+from tests.integration.mesh.test_relayed import connects, listening
+
+NODES = {"relay": "10.8.0.1", "server": "10.8.0.2", "laptop": "10.8.0.3"}
+PROXIES = ("10.8.0.1", "10.8.0.3")
+# SSH, broker, controller, node proxy, tenant proxy, witness, somebody's web server.
+LISTENED = (22, 9180, 9203, 9204, 9221, 9222, 8080)
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def services(mesh: Mesh) -> Iterator[None]:
+    """Somebody listens at each of those ports on every node, and at one of a customer's."""
+    with ExitStack() as stack:
+        for node in mesh.members:
+            for port in LISTENED:
+                stack.enter_context(listening(node, NODES[node.name], port))
+        stack.enter_context(listening(mesh.rival, CUSTOMERS["beta-desk"], 9221))
+        yield
+
+
+def test_a_customer_reaches_each_proxy_directly_or_through_the_relay(
+    mesh: Mesh, services: None
+) -> None:
+    """MESH-03: with the very configuration that `ppn mesh customer` printed."""
+    for proxy in PROXIES:
+        for customer in (mesh.customer, mesh.rival):
+            assert connects(customer, proxy, 9221), f"{customer.name} to {proxy}"
+    assert not connects(mesh.customer, "10.8.0.2", 9221)
+
+
+def hostile(mesh: Mesh, customer: Namespace) -> None:
+    """Let a customer's own side send everything to the relay: what it is told does not bind it."""
+    words = ("peer", mesh.key(mesh.relay), "allowed-ips", "0.0.0.0/0")
+    customer("wg", "set", "ppn0", *words)
+    customer.sh("ip route replace 10.0.0.0/8 dev ppn0; ip route replace 203.0.113.2 dev ppn0")
+
+
+def scan(node: Namespace, *words: str) -> Any:
+    """What a scan from a node finds."""
+    program = node.start(sys.executable, "-m", "tests.scan", *words)
+    return json.loads(program.process.communicate(timeout=SECONDS)[0])
+
+
+def test_nothing_but_the_proxies_port_answers_a_customer(mesh: Mesh, services: None) -> None:
+    """MESH-03: all TCP ports of all nodes, the usual UDP ports, and another customer."""
+    hostile(mesh, mesh.customer)
+    found = scan(mesh.customer, *NODES.values())
+    silent: dict[str, Any] = {"open": [], "otherwise": {}, "udp": {}}
+    proxy = silent | {"open": [9221]}
+    assert found == {address: proxy if address in PROXIES else silent for address in NODES.values()}
+    other = CUSTOMERS["beta-desk"]
+    assert scan(mesh.customer, other, "--ports", *map(str, LISTENED)) == {other: silent}
+
+
+def unanswered(customer: Namespace, address: str, *options: str) -> str:
+    """What `ping` says of an address that does not answer."""
+    words = ("ping", "-n", "-c", "1", "-W", "0.5", *options, address)
+    said = customer(*words, accept=(0, 1)).stdout
+    assert " 0 received" in said, said
+    return said
+
+
+def test_no_ping_no_underlay_and_no_other_source_for_a_customer(mesh: Mesh, services: None) -> None:
+    """MESH-03: nor what lies behind the relay, nor the relay's other addresses, nor in disguise."""
+    hostile(mesh, mesh.customer)
+    for address in (*NODES.values(), CUSTOMERS["beta-desk"], "203.0.113.2"):
+        assert "From" not in unanswered(mesh.customer, address)
+    # Nor does a hop that the packet ends at say anything.
+    assert "From" not in unanswered(mesh.customer, "10.8.0.2", "-t", "1")
+    mesh.customer.sh("ip addr add 10.8.0.2/32 dev ppn0; ip addr add 10.8.0.202/32 dev ppn0")
+    for disguise in ("10.8.0.2", "10.8.0.202"):
+        unanswered(mesh.customer, "10.8.0.1", "-I", disguise)
+    mesh.customer.sh("ip addr del 10.8.0.2/32 dev ppn0; ip addr del 10.8.0.202/32 dev ppn0")
+
+
+def test_nobody_calls_a_customer(mesh: Mesh, services: None) -> None:
+    """MESH-03: the way is one way; only answers come back, on the relay and behind it."""
+    with listening(mesh.customer, CUSTOMERS["acme-desk"], 22):
+        for node in (mesh.relay, mesh.laptop):
+            assert not connects(node, CUSTOMERS["acme-desk"], 22)
+            unanswered(node, CUSTOMERS["acme-desk"])
+
+
+def test_a_customer_taken_out_is_cut_off(mesh: Mesh, services: None) -> None:
+    """MESH-03: with the next run, without a touch to the other customer's tunnel."""
+    assert connects(mesh.rival, "10.8.0.1", 9221)
+    relay = mesh.relay
+    rest = mesh.without_customer("beta-desk")
+    relay.configure(rest, mesh.registry)
+    relay.ppn("sync")
+    assert not connects(mesh.rival, "10.8.0.1", 9221)
+    assert connects(mesh.customer, "10.8.0.1", 9221)
+    relay.configure(mesh.pool, mesh.registry)
+    relay.ppn("sync")
+
+
+def test_without_the_rules_a_customer_would_reach_more(mesh: Mesh, services: None) -> None:
+    """What the tests above prove is the firewall's doing: without it they would fail."""
+    hostile(mesh, mesh.customer)
+    mesh.relay.sh("nft delete table inet ppn")
+    assert connects(mesh.customer, "10.8.0.1", 9203)
+    assert mesh.customer.reaches("10.8.0.1", count=1)
+    mesh.relay("nft", "-f", "/etc/ppn.nft")
+    assert not connects(mesh.customer, "10.8.0.1", 9203)
