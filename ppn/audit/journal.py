@@ -161,7 +161,7 @@ class Journal:
         if any(self._is_ours(line) for line in left.splitlines(keepends=True)[:-1]):
             raise AuditDamaged(f"{self.path}: what follows entry {self.at.size} is broken")
         log.warning(
-            "torn tail cut off", journal=str(self.path), bytes=len(left), entries=self.at.size
+            "torn tail cut off", journal=str(self.path), cut_bytes=len(left), entries=self.at.size
         )
         os.ftruncate(self._file, self.at.end)
 
