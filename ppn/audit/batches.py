@@ -1,13 +1,15 @@
 """The journal's format: batches of entries, each ended by a line with a signed checkpoint.
 
-    {...}                     an entry, as many as there are
-    = SIZE ROOT SIGNATURE     the log's checkpoint once it has them
+    {...}                              an entry, as many as there are
+    = SIZE ROOT SIGNATURE PREVIOUS     the log's checkpoint once it has them
 
-Root and signature are base64. A batch without its last line was never acknowledged to anyone.
+The last three are base64; PREVIOUS is the SHA-256 of the line that ended the batch before, so that
+no byte of the journal can change unnoticed. A batch without its last line was never acknowledged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,11 @@ from ppn.audit.merkle import HASH_BYTES, Frontier, leaf_hash
 from ppn.audit.note import Note, Signature, Signer, from_base64, to_base64
 
 MOST_ENTRIES = 1024
-COMMIT = re.compile(rb"= (0|[1-9][0-9]{0,15}) ([A-Za-z0-9+/]{43}=) ([A-Za-z0-9+/]{91}=)\n")
+COMMIT = re.compile(
+    rb"= (0|[1-9][0-9]{0,15}) ([A-Za-z0-9+/]{43}=) ([A-Za-z0-9+/]{91}=) ([A-Za-z0-9+/]{43}=)\n"
+)
+# Stands for the line before the first batch.
+GENESIS = hashlib.sha256(b"").digest()
 
 
 @dataclass(frozen=True)
@@ -30,15 +36,18 @@ class Commit:
         size: of the log, with the batch.
         root: of the tree, with the batch.
         signature: of the checkpoint that says so: the key's id and what it made.
+        previous: hash of the line that ended the batch before.
     """
 
     size: int
     root: bytes
     signature: bytes
+    previous: bytes
 
     def encode(self) -> bytes:
         """The line, with its end."""
-        return f"= {self.size} {to_base64(self.root)} {to_base64(self.signature)}\n".encode()
+        words = map(to_base64, (self.root, self.signature, self.previous))
+        return f"= {self.size} {' '.join(words)}\n".encode()
 
     def note(self, origin: str) -> Note:
         """The same as a signed note.
@@ -66,41 +75,82 @@ class Batch:
     entries: tuple[bytes, ...]
     commit: Commit
 
+    def leaves(self) -> list[bytes]:
+        """The hashes of its entries."""
+        return [leaf_hash(entry) for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Between two batches of a journal.
+
+    Args:
+        tree: over all entries before; nobody changes it.
+        end: offset in the journal.
+        head: hash of the line that ended the batch before.
+    """
+
+    tree: Frontier
+    end: int
+    head: bytes
+
+    @property
+    def size(self) -> int:
+        """How many entries stand before."""
+        return self.tree.size
+
+    def checkpoint(self, origin: str) -> Checkpoint:
+        """What the log says of itself here.
+
+        Args:
+            origin: the log's name.
+        """
+        return Checkpoint(origin, self.tree.size, self.tree.root())
+
+
+START = Position(Frontier(), 0, GENESIS)
+
+
+def line_hash(line: bytes) -> bytes:
+    """What the next batch says of the line that ended this one."""
+    return hashlib.sha256(line).digest()
+
 
 def parse_commit(line: bytes) -> Commit | None:
     """The line that ends a batch, None when it is another."""
     match = COMMIT.fullmatch(line)
     if match is None:
         return None
-    root, signature = from_base64(match[2].decode()), from_base64(match[3].decode())
-    if root is None or signature is None or len(root) != HASH_BYTES:
+    root, signature, previous = (from_base64(word.decode()) for word in match.groups()[1:])
+    if root is None or signature is None or previous is None or len(root) != HASH_BYTES:
         return None
-    return Commit(int(match[1]), root, signature)
+    return Commit(int(match[1]), root, signature, previous)
 
 
 def make_batch(
-    entries: Sequence[bytes], before: Frontier, signer: Signer
-) -> tuple[bytes, Frontier]:
-    """The bytes of a batch, and the tree once it is there.
+    entries: Sequence[bytes], before: Position, signer: Signer
+) -> tuple[bytes, Position]:
+    """The bytes of a batch, and the position behind it.
 
     Args:
         entries: their bytes.
-        before: the tree as it is; left alone.
+        before: where it comes.
         signer: the log's key.
     """
-    after = before.copy()
+    tree = before.tree.copy()
     for entry in entries:
-        after.add(leaf_hash(entry))
-    checkpoint = Checkpoint(signer.name, after.size, after.root())
+        tree.add(leaf_hash(entry))
+    checkpoint = Checkpoint(signer.name, tree.size, tree.root())
     made = signer.sign(checkpoint.text())
-    commit = Commit(checkpoint.size, checkpoint.root, made.key_id + made.value)
-    return b"".join(entry + b"\n" for entry in entries) + commit.encode(), after
+    line = Commit(checkpoint.size, checkpoint.root, made.key_id + made.value, before.head).encode()
+    data = b"".join(entry + b"\n" for entry in entries) + line
+    return data, Position(tree, before.end + len(data), line_hash(line))
 
 
 def read_batches(file: BinaryIO, start: int) -> Iterator[Batch]:
     """The batches of a journal from an offset on, up to the first that has no end.
 
-    Only their form is looked at: whether entries and root belong together is for the caller.
+    Only their form is looked at: `advance` says whether one belongs where it stands.
 
     Args:
         file: the journal.
@@ -123,15 +173,18 @@ def read_batches(file: BinaryIO, start: int) -> Iterator[Batch]:
         start, entries = end, []
 
 
-def add_batch(tree: Frontier, batch: Batch) -> Frontier | None:
-    """The tree with a batch; None when the batch's own line says otherwise.
+def advance(before: Position, batch: Batch, leaves: Sequence[bytes]) -> Position | None:
+    """The position behind a batch; None when the batch does not belong where it stands.
 
     Args:
-        tree: the tree before; left alone.
-        batch: what follows in the journal.
+        before: where it stands.
+        batch: what was read there.
+        leaves: hashes of its entries.
     """
-    grown = tree.copy()
-    for entry in batch.entries:
-        grown.add(leaf_hash(entry))
-    fits = (grown.size, grown.root()) == (batch.commit.size, batch.commit.root)
-    return grown if fits else None
+    tree = before.tree.copy()
+    for leaf in leaves:
+        tree.add(leaf)
+    commit = batch.commit
+    if (commit.size, commit.root, commit.previous) != (tree.size, tree.root(), before.head):
+        return None
+    return Position(tree, batch.end, line_hash(commit.encode()))

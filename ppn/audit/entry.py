@@ -24,6 +24,15 @@ MAX_INDEX = 1 << 53
 OPERATION = re.compile(r"[a-z][a-z0-9_]{0,31}")
 CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+# Almost every entry looks like this; the rest have escapes in them.
+PLAIN = re.compile(
+    rb'\{"at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)","code":"([a-z][a-z0-9_]{0,63})?",'
+    rb'"correlation_id":"TEXT","of":(?:null|(0|[1-9][0-9]{0,14})),'
+    rb'"operation":"[a-z][a-z0-9_]{0,31}","outcome":"(?:(allowed)|(refused)|(done)|failed)",'
+    rb'"source":"TEXT","tenant":"TEXT","token":"TEXT","vm":"TEXT"\}'.replace(
+        b"TEXT", rb"[ !#-\[\]-~]{0,256}"
+    )
+)
 FREE_TEXTS = ("tenant", "vm", "source", "token", "correlation_id")
 
 
@@ -91,6 +100,28 @@ def parse(data: bytes) -> Entry:
     if encode(entry) != data:
         raise EntryInvalid("the values are not written as ppn writes them")
     return entry
+
+
+def ends(data: bytes) -> int | None:
+    """The index of the intent that an entry ends, None for one that ends none.
+
+    The same judgement as `parse`, many times as fast.
+
+    Raises:
+        EntryInvalid: not an entry, or not in its one encoding.
+    """
+    match = PLAIN.fullmatch(data)
+    if match is None:
+        return parse(data).of
+    at, code, of, allowed, refused, done = match.groups()
+    # Which outcome has a code, and which an intent.
+    if (code is None) != bool(allowed or done) or (of is None) != bool(allowed or refused):
+        return parse(data).of
+    try:
+        datetime.fromisoformat(at.decode())
+    except ValueError:
+        return parse(data).of
+    return None if of is None else int(of)
 
 
 def _problems(entry: Entry) -> list[str]:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from ppn.audit.batches import add_batch, make_batch, parse_commit, read_batches
-from ppn.audit.merkle import Frontier
+from ppn.audit.batches import START, Position, advance, make_batch, parse_commit, read_batches
 from ppn.audit.note import LOG, Signer
 from ppn.durable import sync_folder
 from ppn.errors import Refusal
@@ -52,15 +51,13 @@ class Journal:
     Args:
         path: the file; made when it does not exist.
         signer: the log's key.
-        tree: the tree over what is known of it.
-        end: offset behind what is known of it.
+        at: the end of what is known of it.
         published: entries that a published checkpoint covers: never cut off.
     """
 
     path: Path
     signer: Signer
-    tree: Frontier = field(default_factory=Frontier)
-    end: int = 0
+    at: Position = START
     published: int = 0
     _file: int = field(init=False, default=-1)
 
@@ -99,25 +96,16 @@ class Journal:
         try:
             with self._locked():
                 self._catch_up()
-                data, grown = make_batch(entries, self.tree, self.signer)
+                data, behind = make_batch(entries, self.at, self.signer)
                 try:
                     self._write(data)
                 except OSError:
-                    os.ftruncate(self._file, self.end)
+                    os.ftruncate(self._file, self.at.end)
                     raise
         except OSError as error:
             raise self._failed("append to", error) from error
-        first, self.tree = self.tree.size, grown
-        self.end += len(data)
+        first, self.at = self.at.size, behind
         return first
-
-    def sync(self) -> None:
-        """Make everything that was read from the file durable, whoever wrote it.
-
-        Raises:
-            OSError: the disk refuses.
-        """
-        os.fdatasync(self._file)
 
     def close(self) -> None:
         """Close the file."""
@@ -148,34 +136,34 @@ class Journal:
         found, named = os.fstat(self._file), os.stat(self.path)
         if (found.st_ino, found.st_dev) != (named.st_ino, named.st_dev):
             raise AuditDamaged(f"{self.path} was replaced by another file while it was open")
-        if found.st_size < self.end:
-            raise AuditDamaged(f"{self.path} was cut from {self.end} to {found.st_size} bytes")
-        if found.st_size == self.end:
+        if found.st_size < self.at.end:
+            raise AuditDamaged(f"{self.path} was cut from {self.at.end} to {found.st_size} bytes")
+        if found.st_size == self.at.end:
             return
         with open(self.path, "rb") as file:
-            for batch in read_batches(file, self.end):
-                grown = add_batch(self.tree, batch)
-                if grown is None:
+            for batch in read_batches(file, self.at.end):
+                behind = advance(self.at, batch, batch.leaves())
+                if behind is None:
                     break
-                self.tree, self.end = grown, batch.end
-            file.seek(self.end)
+                self.at = behind
+            file.seek(self.at.end)
             left = file.read()
         if left:
             self._cut(left)
 
     def _cut(self, left: bytes) -> None:
         """Cut off a torn tail; anything else that is broken is left for the auditor to see."""
-        if self.tree.size < self.published:
+        if self.at.size < self.published:
             raise AuditDamaged(
-                f"{self.path} has {self.tree.size} sound entries, {self.published} were published"
+                f"{self.path} has {self.at.size} sound entries, {self.published} were published"
             )
         # Each batch was durable before the next was begun: only the last one can be torn.
         if any(self._is_ours(line) for line in left.splitlines(keepends=True)[:-1]):
-            raise AuditDamaged(f"{self.path}: what follows entry {self.tree.size} is broken")
+            raise AuditDamaged(f"{self.path}: what follows entry {self.at.size} is broken")
         log.warning(
-            "torn tail cut off", journal=str(self.path), bytes=len(left), entries=self.tree.size
+            "torn tail cut off", journal=str(self.path), bytes=len(left), entries=self.at.size
         )
-        os.ftruncate(self._file, self.end)
+        os.ftruncate(self._file, self.at.end)
 
     def _is_ours(self, line: bytes) -> bool:
         """Whether a line ends a batch and our key signed it."""
