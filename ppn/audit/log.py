@@ -12,14 +12,17 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ppn.audit.batches import MOST_ENTRIES
 from ppn.audit.checkpoint import Checkpoint
 from ppn.audit.entry import Entry, EntryInvalid, encode
 from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
-from ppn.audit.note import Signer
-from ppn.durable import sync_folder
+from ppn.audit.note import LOG, Signer, Verifier
+from ppn.audit.publish import Publisher
+from ppn.audit.pusher import Pusher, PushStatus, WitnessAt
+from ppn.durable import sync_folder, write_atomic
 from ppn.lock import FolderLocked, folder_lock
 from ppn.pool import keys
 
@@ -27,6 +30,28 @@ __all__ = ["AuditDamaged", "AuditUnavailable", "Log"]
 
 APPEND_SECONDS = 5.0
 MOST_WAITING = 4096
+# Published at most so often: it takes several waits for the disk.
+PUBLISH_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
+
+log = structlog.get_logger("audit")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a log is doing.
+
+    Args:
+        size: how many entries are durable.
+        published: how many of them the published checkpoint covers.
+        trouble: why the last publication failed; empty when it did not.
+        witnesses: how far each is.
+    """
+
+    size: int
+    published: int
+    trouble: str
+    witnesses: tuple[PushStatus, ...]
 
 
 @dataclass(frozen=True)
@@ -43,24 +68,42 @@ class Log:
 
     Args:
         journal: open; this log's alone in this process.
+        publisher: of the same log.
+        pushers: one for each witness.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self, journal: Journal, publisher: Publisher, pushers: Sequence[Pusher] = ()
+    ) -> None:
         self._journal = journal
+        self._publisher = publisher
+        self._pushers = pushers
+        self._trouble = ""
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
-        self._thread.start()
+        self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=f"audit {target.__name__}", daemon=True)
+            for target in (self._run, self._keep_published)
+        ]
+        self._threads += [
+            threading.Thread(target=one.run, args=(self._closed,), name="audit push", daemon=True)
+            for one in pushers
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
-    def open(cls, folder: Path, origin: str, key: Path) -> Log:
+    def open(cls, folder: Path, origin: str, key: Path, witnesses: Sequence[WitnessAt] = ()) -> Log:
         """Open a log, or begin a new one; its key is born here when there is none yet.
 
         Args:
             folder: made when it does not exist.
             origin: the log's name, the same for all its life: see `checkpoint.origin_of`.
-            key: the private key's file (mode 0600); outside the folder.
+            key: the private key's file (mode 0600); outside the folder. Its public half is written
+                beside it, with `.vkey` at the end.
+            witnesses: who is sent every published checkpoint.
 
         Raises:
             AuditUnavailable: it cannot be opened, or not written.
@@ -72,7 +115,10 @@ class Log:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with folder_lock(folder):
                 signer = Signer(origin, _key(folder, key))
-                journal = Journal(folder / NAME, signer)
+                publisher = Publisher(folder, signer)
+                at = publisher.resume()
+                _write_vkey(vkey_path(key), signer.verifier(LOG))
+                journal = Journal(folder / NAME, signer, at, published=at.size)
                 journal.open()
         except FolderLocked as error:
             raise AuditUnavailable(error.message, hint=error.hint) from error
@@ -81,7 +127,7 @@ class Log:
                 f"cannot open {folder}: {error.strerror}",
                 hint="check its owner and the room on its disk",
             ) from error
-        return cls(journal)
+        return cls(journal, publisher, [Pusher(folder, signer, one) for one in witnesses])
 
     def append(self, entry: Entry) -> int:
         """Add an entry; it is durable, with a signed checkpoint that covers it, on return (TEN-10).
@@ -139,19 +185,29 @@ class Log:
     @property
     def size(self) -> int:
         """How many entries are durable, as far as this process knows."""
-        return self._journal.tree.size
+        return self._journal.at.size
+
+    def status(self) -> Status:
+        """How the log is doing, for metrics and people."""
+        pushed = tuple(one.status for one in self._pushers)
+        return Status(self.size, self._publisher.at.size, self._trouble, pushed)
 
     def checkpoint(self) -> Checkpoint:
         """What the log says of itself now."""
-        tree = self._journal.tree
-        return Checkpoint(self._journal.signer.name, tree.size, tree.root())
+        return self._journal.at.checkpoint(self._journal.signer.name)
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write and publish what waits, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        writer, publisher, *pushers = self._threads
+        writer.join()
+        self._closed.set()
+        publisher.join()
+        # A witness may be slow, and is told at the next start.
+        for pusher in pushers:
+            pusher.join(timeout=CLOSE_SECONDS)
         self._journal.close()
 
     def __enter__(self) -> Log:
@@ -163,6 +219,24 @@ class Log:
     def _run(self) -> None:
         while batch := self._next():
             self._write(batch)
+
+    def _keep_published(self) -> None:
+        """Publish what is new, once in a while and at the end."""
+        while not self._closed.wait(PUBLISH_SECONDS):
+            self._publish()
+        self._publish()
+
+    def _publish(self) -> None:
+        at = self._journal.at
+        if at.size <= self._publisher.at.size:
+            return
+        try:
+            self._publisher.publish(at)
+        except (AuditDamaged, FolderLocked, OSError) as error:
+            log.warning("not published", error=str(error), entries=at.size)
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
 
     def _next(self) -> list[_Waiting]:
         """What waits, as much as one batch takes; empty when the log is closed."""
@@ -193,6 +267,11 @@ class Log:
             one.made.set_result(index)
 
 
+def vkey_path(key: Path) -> Path:
+    """Where the public half of a log's key stands, as C2SP writes it."""
+    return key.with_name(key.name + ".vkey")
+
+
 def _key(folder: Path, path: Path) -> Ed25519PrivateKey:
     """The log's private key, made when neither it nor the log is there yet."""
     journal = folder / NAME
@@ -200,3 +279,9 @@ def _key(folder: Path, path: Path) -> Ed25519PrivateKey:
         keys.generate(path, keys.public_path(path))
         sync_folder(path.parent)
     return keys.load_private(path)
+
+
+def _write_vkey(path: Path, verifier: Verifier) -> None:
+    content = (verifier.text() + "\n").encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content)

@@ -1,0 +1,77 @@
+"""A witness's settings, written at onboarding."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppn.errors import PpnError
+
+PATH = "/etc/ppn/witness.json"
+DEFAULT_PORT = 9222
+
+
+class SettingsDamaged(PpnError):
+    """Settings that cannot be read; nothing is guessed in their place."""
+
+    code = "settings_damaged"
+
+
+class KnownLog(BaseModel):
+    """A log that is witnessed.
+
+    Args:
+        origin: its name.
+        address: where it is kept: the first key that it sends from there is its key for ever.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: str
+    address: IPv4Address
+
+
+class WitnessSettings(BaseModel):
+    """What a witness is told by the inventory.
+
+    Args:
+        name: under which it signs.
+        address: the mesh address it listens on.
+        mesh_range: what mesh addresses are from.
+        port: the TCP port it listens on.
+        logs: what it witnesses.
+        callers: mesh addresses of the nodes, which may ask it.
+        folder: where it keeps its key and what it signed.
+        development: allows a loopback address to listen on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    address: IPv4Address
+    mesh_range: IPv4Network
+    port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
+    logs: tuple[KnownLog, ...] = ()
+    callers: tuple[IPv4Address, ...] = ()
+    folder: Path = Path("/var/lib/ppn-witness")
+    development: bool = False
+
+
+def read_settings(path: Path) -> WitnessSettings:
+    """The witness's settings.
+
+    Raises:
+        SettingsDamaged: unreadable, or something in them is wrong.
+    """
+    try:
+        return WitnessSettings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SettingsDamaged(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise SettingsDamaged(
+            f"{path}: {where}: {first['msg']}", hint="run the pool's deploy again"
+        ) from error

@@ -1,0 +1,358 @@
+"""The log on disk: nothing acknowledged is lost, no torn tail is damage (TEN-10, TEN-12)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ppn.audit import journal as journal_module
+from ppn.audit import log as log_module
+from ppn.audit.batches import read_batches
+from ppn.audit.entry import EntryInvalid, parse
+from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
+from ppn.audit.log import Log, vkey_path
+from ppn.audit.note import Verifier, parse_verifier
+from ppn.audit.publish import Publisher
+from ppn.audit.verify import Report, verify
+from ppn.pool.keys import KeyUnusable
+from ppn.wire.problems import status_of
+from tests.unit.audit.samples import ORIGIN, SIGNER, TRUSTED, encoded, entry, make_log
+
+
+class Place:
+    """Where a test's log is."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "audit"
+        self.key = root / "audit.key"
+        self.journal = self.folder / NAME
+
+    def open(self) -> Log:
+        """The log, opened once more."""
+        return Log.open(self.folder, ORIGIN, self.key)
+
+    def trusted(self) -> Verifier:
+        """Its public key."""
+        return parse_verifier(vkey_path(self.key).read_text())
+
+    def verified(self) -> Report:
+        """The log verified; fails when anything is wrong with it."""
+        found = verify(self.folder, self.trusted())
+        assert found.findings == () and not found.torn_bytes
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def entries_of(path: Path) -> list[bytes]:
+    """The entries of a journal's whole batches."""
+    with open(path, "rb") as file:
+        return [one for batch in read_batches(file, 0) for one in batch.entries]
+
+
+def test_entries_are_there_once_append_returns(place: Place) -> None:
+    """TEN-10: with a checkpoint that covers them, each; and after the next start they go on."""
+    with place.open() as log:
+        for number in range(5):
+            assert log.append(entry(number)) == number
+            assert [parse(one) for one in entries_of(place.journal)][number] == entry(number)
+            assert log.checkpoint().size == log.size == number + 1
+    assert place.verified().published == 5
+    with place.open() as log:
+        assert log.append(entry(5)) == 5
+        before = log.checkpoint()
+    found = place.verified()
+    assert (found.size, found.root) == (before.size, before.root)
+    assert log.status().published == 6
+
+
+def test_the_key_is_born_with_the_log(place: Place) -> None:
+    """Its mode is 0600; a log that lost its key gets no other one."""
+    with place.open() as log:
+        log.append(entry(0))
+    assert stat.S_IMODE(place.key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(place.folder.stat().st_mode) == 0o700
+    place.key.unlink()
+    with pytest.raises(KeyUnusable, match="key_missing"):
+        place.open()
+
+
+def test_outcomes_follow_their_intents(place: Place) -> None:
+    """TEN-10: an outcome that refers to what is not there yet is refused."""
+    with place.open() as log:
+        intent = log.append(entry(0))
+        assert log.append(entry(1)) == intent + 1
+        with pytest.raises(EntryInvalid):
+            log.append(entry(7))
+        assert log.size == 2
+
+
+@pytest.mark.fault(
+    "power is lost while the audit log writes, at every byte of a batch",
+    "the next start cuts the torn tail off; every acknowledged entry is there, without an alarm",
+)
+def test_torn_tails_are_cut_off_and_nothing_else(in_memory: Path) -> None:
+    """TEN-12: torn at each byte, or with pages that were never written."""
+    folder = in_memory / "log"
+    make_log(folder, (3, 4, 1), published=2)
+    path = folder / NAME
+    sound = path.read_bytes()
+    with open(path, "rb") as file:
+        *_, last = read_batches(file, 0)
+    length = len(sound) - last.start
+    tails = [sound[last.start :][:count] for count in range(length)]
+    tails += [bytes(length), sound[last.start :][:100] + bytes(length - 100)]
+    tails += [bytes(100) + sound[last.start :][100:], b"\n" * length, b"= " * 50]
+    for tail in tails:
+        path.write_bytes(sound[: last.start] + tail)
+        assert verify(folder, TRUSTED).findings == ()
+        at = Publisher(folder, SIGNER).resume()
+        journal = Journal(path, SIGNER, at, published=at.size)
+        journal.open()
+        assert path.read_bytes() == sound[: last.start]
+        assert journal.append([encoded(1)[0]]) == 7
+        journal.close()
+        report = verify(folder, TRUSTED)
+        assert (report.findings, report.torn_bytes, report.size) == ((), 0, 8)
+
+
+def test_a_batch_that_was_whole_but_not_acknowledged_stays(tmp_path: Path) -> None:
+    make_log(tmp_path / "log", (3, 4), published=1)
+    at = Publisher(tmp_path / "log", SIGNER).resume()
+    journal = Journal(tmp_path / "log" / NAME, SIGNER, at)
+    journal.open()
+    assert (at.size, journal.at.size) == (3, 7)
+    journal.close()
+
+
+def cut(path: Path) -> None:
+    """Take away the last line."""
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def alter(path: Path) -> None:
+    """Change the first entry."""
+    path.write_bytes(path.read_bytes().replace(b"acme", b"evil", 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        alter,
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: (path.parent / "checkpoint").write_bytes(b"x"),
+        lambda path: (path.parent / "checkpoint").unlink(),
+        lambda path: (path.parent / "tile/0/000.p/7").unlink(),
+        lambda path: (path.parent / "tile/0/000.p/7").write_bytes(bytes(224)),
+    ],
+)
+def test_a_log_that_contradicts_itself_is_not_written(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    """TEN-12: what was published is compared at the start, and nothing is cut off or appended."""
+    make_log(tmp_path / "log", (3, 4))
+    path = tmp_path / "log" / NAME
+    before = path.read_bytes()
+    damage(path)
+    after = path.read_bytes() if path.exists() else b""
+    assert after == before or damage in (cut, alter) or len(after) == 0
+    with pytest.raises(AuditDamaged) as found:
+        publisher = Publisher(tmp_path / "log", SIGNER)
+        at = publisher.resume()
+        Journal(path, SIGNER, at, published=at.size).open()
+        # What is published is not read again at the start; the auditor does that.
+        assert damage is alter
+        raise AuditDamaged("altered")
+    assert status_of(found.value) == 503
+    assert (path.read_bytes() if path.exists() else b"") == after
+
+
+def test_a_journal_that_changes_under_an_open_log_is_noticed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEN-12: cut short, and found so by this process and by the next one."""
+    monkeypatch.setattr(log_module, "PUBLISH_SECONDS", 0.02)
+    with place.open() as log:
+        log.append(entry(0))
+        wait_until(lambda: log.status().published == 1)
+        os.truncate(place.journal, place.journal.stat().st_size - 1)
+        with pytest.raises(AuditDamaged, match="was cut"):
+            log.append(entry(2))
+    with pytest.raises(AuditDamaged, match="was cut"):
+        place.open()
+
+
+def test_a_journal_that_is_replaced_under_an_open_log_is_noticed(place: Place) -> None:
+    """TEN-12: the lock and the entries would be another file's."""
+    with place.open() as log:
+        log.append(entry(0))
+        copy = place.folder / "copy"
+        copy.write_bytes(place.journal.read_bytes())
+        copy.replace(place.journal)
+        with pytest.raises(AuditDamaged, match="replaced"):
+            log.append(entry(2))
+
+
+@contextmanager
+def full_after(size: int) -> Iterator[None]:
+    """Files of this process may not grow beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_refuses_and_is_forgotten_once_there_is_room(place: Place) -> None:
+    """TEN-10: a part that was written is taken back."""
+    with place.open() as log:
+        log.append(entry(0))
+        before = place.journal.read_bytes()
+        with full_after(len(before) + 100), pytest.raises(AuditUnavailable) as found:
+            log.append(entry(2))
+        assert (found.value.code, status_of(found.value)) == ("audit_unavailable", 503)
+        assert place.journal.read_bytes() == before
+        assert log.append(entry(2)) == 1
+    assert place.verified().size == 2
+
+
+def test_an_entry_whose_sync_fails_is_not_acknowledged(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEN-10: the kernel has dropped what it could not write, so the batch is taken back whole."""
+    with place.open() as log:
+        log.append(entry(0))
+        before = place.journal.read_bytes()
+
+        def broken(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", broken)
+            with pytest.raises(AuditUnavailable, match="Input/output error"):
+                log.append(entry(2))
+        assert place.journal.read_bytes() == before
+        assert log.append(entry(2)) == 1
+    assert place.verified().size == 2
+
+
+def test_a_lock_that_is_held_refuses_in_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TEN-10: and later appends work again."""
+    monkeypatch.setattr(journal_module, "LOCK_SECONDS", 0.2)
+    with place.open() as log:
+        with open(place.journal, "rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            started = time.monotonic()
+            with pytest.raises(AuditUnavailable, match="another process held its lock"):
+                log.append(entry(0))
+            assert time.monotonic() - started < log_module.APPEND_SECONDS
+        assert log.append(entry(0)) == 0
+
+
+def test_a_disk_that_hangs_refuses_in_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TEN-10: who waits is told; who comes while too many wait is told at once."""
+    monkeypatch.setattr(log_module, "APPEND_SECONDS", 0.2)
+    monkeypatch.setattr(log_module, "MOST_WAITING", 3)
+    sync, goes_on = os.fdatasync, threading.Event()
+
+    def slow(descriptor: int) -> None:
+        goes_on.wait(30)
+        sync(descriptor)
+
+    with place.open() as log:
+        monkeypatch.setattr(os, "fdatasync", slow)
+        with pytest.raises(AuditUnavailable, match="did not take the entry"):
+            log.append(entry(0))
+        # These three wait behind it; one gives up and is never written.
+        waiting = [log.submit(entry(number)) for number in (2, 5, 8)]
+        with pytest.raises(AuditUnavailable, match="wait for the disk"):
+            log.submit(entry(2))
+        assert waiting[1].cancel()
+        goes_on.set()
+        assert [waiting[0].result(10), waiting[2].result(10)] == [1, 2]
+    # One wait for the disk for both.
+    with open(place.journal, "rb") as file:
+        assert [len(batch.entries) for batch in read_batches(file, 0)] == [1, 2]
+    assert [parse(one) for one in entries_of(place.journal)] == [entry(0), entry(2), entry(8)]
+
+
+def test_many_threads_and_two_processes_share_one_log(place: Place) -> None:
+    """TEN-10: two logs open on one folder, as two processes have it; every index is given once."""
+    with place.open() as one, place.open() as other, ThreadPoolExecutor(16) as pool:
+        logs = (one, other)
+        found = list(pool.map(lambda n: logs[n % 2].append(entry(3 * n)), range(200)))
+        assert sorted(found) == list(range(200))
+        written = [parse(data) for data in entries_of(place.journal)]
+        assert all(written[index] == entry(3 * n) for n, index in enumerate(found))
+    report = place.verified()
+    assert (report.size, report.published) == (200, 200)
+
+
+def test_publishing_that_fails_stops_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TEN-10: entries are durable without tiles; the trouble is told and passes."""
+    monkeypatch.setattr(log_module, "PUBLISH_SECONDS", 0.02)
+    with place.open() as log:
+        (place.folder / "tile").write_text("in the way")
+        assert log.append(entry(0)) == 0
+        wait_until(lambda: log.status().trouble != "")
+        assert log.status().published == 0
+        (place.folder / "tile").unlink()
+        wait_until(lambda: log.status().published == 1)
+        assert log.status().trouble == ""
+    assert place.verified().published == 1
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Wait for something that comes soon."""
+    end = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_closed_log_refuses(place: Place) -> None:
+    log = place.open()
+    log.close()
+    with pytest.raises(AuditUnavailable, match="closed"):
+        log.append(entry(0))
+
+
+def test_a_new_log_that_was_killed_at_birth_is_begun_again(place: Place) -> None:
+    """Its key and its empty checkpoint come before its journal."""
+    place.open().close()
+    assert place.verified().size == 0
+    place.journal.unlink()
+    with place.open() as log:
+        assert log.append(entry(0)) == 0
+    assert place.verified().size == 1
+
+
+@pytest.mark.parametrize("make", ["file", "missing parent's key"])
+def test_a_place_that_cannot_be_used_is_refused(tmp_path: Path, make: str) -> None:
+    """TEN-10: where there is a file, or no folder for the key."""
+    place = Place(tmp_path)
+    if make == "file":
+        place.folder.write_text("")
+        with pytest.raises(AuditUnavailable):
+            place.open()
+    else:
+        place.key = tmp_path / "none" / "audit.key"
+        with pytest.raises(KeyUnusable):
+            place.open()

@@ -1,0 +1,174 @@
+"""What a witness signs and what it never signs (TEN-12)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from ppn.audit.checkpoint import Checkpoint, signed
+from ppn.audit.merkle import EMPTY_ROOT, consistency, leaf_hash, node_of, root_of
+from ppn.audit.note import WITNESS, Note, Signer, parse_signatures, to_base64
+from ppn.audit.witness.policy import SizeConflict, WitnessRefusal, parse_submission
+from ppn.audit.witness.service import Witness
+from ppn.audit.witness.store import MOST_FORKS, MemoryDamaged, Store
+from ppn.wire.problems import status_of
+from tests.unit.audit.samples import KEY, ORIGIN, OTHER_KEY, SIGNER, TRUSTED
+
+ADDRESS = "10.8.0.1"
+NAME = "ppn/witness/server"
+LEAVES = [leaf_hash(bytes([number])) for number in range(40)]
+REWRITTEN = [leaf_hash(b"other"), *LEAVES[1:]]
+
+
+def note(size: int, leaves: list[bytes] = LEAVES, signer: Signer = SIGNER) -> Note:
+    """A signed checkpoint of the first leaves."""
+    return signed(Checkpoint(signer.name, size, root_of(leaves[:size])), signer)
+
+
+def body(old: int, new: int, leaves: list[bytes] = LEAVES, made: Note | None = None) -> bytes:
+    """A submission with an honest proof."""
+    proof = consistency(node_of(leaves[:new]), old, new)
+    lines = [f"old {old}", *map(to_base64, proof), "", ""]
+    return "\n".join(lines).encode() + (made or note(new, leaves)).encode()
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Witness:
+    """A witness of one log."""
+    return Witness(
+        Signer(NAME, OTHER_KEY), {ORIGIN: IPv4Address(ADDRESS)}, Store(tmp_path), lambda: 1.75e9
+    )
+
+
+def add(witness: Witness, data: bytes) -> None:
+    """Submit, and check the cosignature over what was submitted."""
+    (made,) = parse_signatures(witness.add_checkpoint(data, ADDRESS, TRUSTED.text()))
+    text = parse_submission(data).note.decode().rpartition("\n\n")[0] + "\n"
+    assert witness.signer.verifier(WITNESS).verifies(text, made)
+
+
+def refusal(witness: Witness, data: bytes, source: str = ADDRESS, key: str = "") -> WitnessRefusal:
+    """The refusal of a submission; nothing is remembered of it."""
+    before = witness.known()
+    with pytest.raises(WitnessRefusal) as found:
+        witness.add_checkpoint(data, source, key or TRUSTED.text())
+    after = witness.known()
+    assert [one["checkpoint"] for one in after] == [one["checkpoint"] for one in before]
+    return found.value
+
+
+def test_a_log_that_grows_is_signed_at_each_size(witness: Witness) -> None:
+    """TEN-12: from nothing, by one, by many, and the same once more."""
+    for old, new in ((0, 1), (1, 2), (2, 9), (9, 9), (9, 33), (33, 40)):
+        add(witness, body(old, new))
+    (known,) = witness.known()
+    assert "\n40\n" in str(known["checkpoint"]) and known["forks"] == 0
+
+
+def test_no_rollback_is_signed(witness: Witness) -> None:
+    """TEN-12: a shorter log, whatever old size it claims; the answer names the size."""
+    add(witness, body(0, 20))
+    for old in (0, 1, 5, 10):
+        found = refusal(witness, body(old, 10))
+        assert isinstance(found, SizeConflict) and found.size == 20
+    assert refusal(witness, body(0, 10).replace(b"old 0", b"old 20")).code == (
+        "audit_submission_malformed"
+    )
+
+
+@pytest.mark.fault(
+    "a log's own host rewrites it and signs the new history",
+    "each witness refuses to sign it and keeps both checkpoints: they are the proof",
+)
+def test_no_fork_is_signed_and_both_sides_are_kept(witness: Witness, tmp_path: Path) -> None:
+    """TEN-12: the same size with another root; a longer log that does not begin with the first."""
+    add(witness, body(0, 20))
+    same = body(20, 20, REWRITTEN)
+    assert refusal(witness, same).code == "audit_fork"
+    assert refusal(witness, body(20, 30, REWRITTEN)).code == "audit_inconsistent"
+    assert refusal(witness, body(20, 30).replace(b"A", b"B", 1)).code in (
+        "audit_inconsistent",
+        "audit_submission_malformed",
+    )
+    (known,) = witness.known()
+    assert int(str(known["forks"])) >= 2
+    kept = sorted(path.read_bytes() for path in tmp_path.glob("*.b.note"))
+    assert parse_submission(same).note in kept
+    assert all(b"\n20\n" in path.read_bytes() for path in tmp_path.glob("*.a.note"))
+    add(witness, body(20, 30))
+
+
+def test_what_is_kept_of_forks_is_bounded(witness: Witness, tmp_path: Path) -> None:
+    add(witness, body(0, 2))
+    for number in range(MOST_FORKS + 5):
+        forged = [leaf_hash(bytes([number, 1])), *LEAVES]
+        assert refusal(witness, body(2, 2, forged)).code == "audit_fork"
+    assert len(list(tmp_path.glob("*.b.note"))) == MOST_FORKS
+
+
+def test_only_the_known_log_with_its_first_key_is_signed(witness: Witness) -> None:
+    """TEN-12: another log; the right one from elsewhere; another key, first and later."""
+    other = Signer("ppn/audit/other", KEY)
+    other_key = Signer(ORIGIN, OTHER_KEY)
+    cases = [
+        (body(0, 1, made=note(1, signer=other)), ADDRESS, "", "audit_origin_unknown", 404),
+        (body(0, 1), "10.8.0.9", "", "audit_key_wrong", 403),
+        (body(0, 1), ADDRESS, other.verifier(1).text(), "audit_key_wrong", 403),
+        (body(0, 1), ADDRESS, "nonsense", "audit_key_malformed", 403),
+        (body(0, 1), ADDRESS, other_key.verifier(1).text(), "audit_key_wrong", 403),
+    ]
+    for data, source, key, code, status in cases:
+        found = refusal(witness, data, source, key)
+        assert (found.code, status_of(found)) == (code, status)
+    add(witness, body(0, 1))
+    # From now on the key is known, and it is the signature that counts.
+    witness.add_checkpoint(body(1, 2), "10.8.0.9", "")
+    forged = body(2, 3, made=note(3, signer=other_key))
+    assert refusal(witness, forged, ADDRESS, other_key.verifier(1).text()).code == "audit_key_wrong"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"old 0\n",
+        body(0, 1).replace(b"old 0", b"old 00"),
+        body(0, 1).replace(b"old 0", b"old -1"),
+        body(0, 1).replace(b"old 0", b"old x"),
+        body(0, 1).replace(b"old 0", b"new 0"),
+        body(0, 1).replace(b"old 0", b"old \xef\xbc\x90"),
+        body(0, 1).replace(b"old 0", b"old 0\nAAAA"),
+        body(0, 1).replace(b"old 0", b"old 0\n" + to_base64(bytes(32)).encode() * 2),
+        body(0, 1).replace(b"old 0", b"old 0" + (b"\n" + to_base64(bytes(32)).encode()) * 64),
+        body(0, 1).replace(b"old 0", b"old 2"),
+        body(0, 1).replace(b"old 0\n\n", b"old 0\n"),
+    ],
+)
+def test_malformed_submissions_are_refused(witness: Witness, data: bytes) -> None:
+    found = refusal(witness, data)
+    assert status_of(found) in (400, 409)
+
+
+def test_a_first_proof_must_be_empty(witness: Witness) -> None:
+    data = body(0, 1).replace(b"old 0", b"old 0\n" + to_base64(bytes(32)).encode())
+    assert status_of(refusal(witness, data)) == 422
+
+
+def test_an_empty_log_may_grow(witness: Witness) -> None:
+    empty = signed(Checkpoint(ORIGIN, 0, EMPTY_ROOT), SIGNER)
+    add(witness, b"old 0\n\n" + empty.encode())
+    add(witness, body(0, 3))
+
+
+def test_a_witness_that_cannot_remember_does_not_sign(witness: Witness, tmp_path: Path) -> None:
+    """TEN-12: neither without its memory, nor before it is written."""
+    add(witness, body(0, 1))
+    (memory,) = tmp_path.glob("*.json")
+    memory.write_text("{")
+    with pytest.raises(MemoryDamaged):
+        witness.add_checkpoint(body(1, 2), ADDRESS, TRUSTED.text())
+    gone = Witness(witness.signer, witness.logs, Store(tmp_path / "missing"), witness.clock)
+    with pytest.raises(MemoryDamaged):
+        gone.add_checkpoint(body(0, 1), ADDRESS, TRUSTED.text())
