@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pyinfra import host
 
-from deploys import fleet_controller, node_proxy
+from deploys import fleet_controller, node_proxy, witness
 from deploys.admission import admitted
 from deploys.base import base
 from deploys.certificates import certificates
@@ -31,6 +31,8 @@ if node is not None and not declared.outside_mesh:
     if "controller" in host.data.roles:
         fleet_controller.fleet_controller(pool=declared.pool, installed=marker(node.wheels.digest))
         reconciliation(pool=declared.pool)
+    if witness.ROLE in host.data.roles:
+        witness.witness(pool=declared.pool, installed=marker(node.wheels.digest))
 if node is not None and "hypervisor" in host.data.roles:
     hypervisor(
         declaration=node.declaration,

@@ -18,7 +18,7 @@ nodes = [
     (
         "server",
         {
-            "roles": ["hypervisor", "controller"],
+            "roles": ["hypervisor", "controller", "witness"],
             "site": "site-a",
             "mesh_address": "10.8.0.2",
             # The router of site A forwards this port to the server.

@@ -210,9 +210,8 @@ class Pusher:
     def _note_trouble(self, error: PpnError | OSError) -> None:
         code = error.code if isinstance(error, PpnError) else "audit_unavailable"
         if (code, str(error)) != (self.status.code, self.status.trouble):
-            log.warning(
-                "witness not reached", witness=self._witness.name, code=code, error=str(error)
-            )
+            say = log.error if code in ("audit_rollback", "audit_fork") else log.warning
+            say("witness has not signed", witness=self._witness.name, code=code, error=str(error))
         self.status = replace(self.status, trouble=str(error), code=code)
 
 

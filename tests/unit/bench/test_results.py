@@ -30,7 +30,15 @@ def report(**hosts: list[str]) -> str:
 
 
 def test_the_benchmarks_are_listed_and_their_parts_are_not() -> None:
-    assert names() == ["converge", "heartbeats", "node_proxy", "placement", "spawn", "vm_create"]
+    assert names() == [
+        "audit",
+        "converge",
+        "heartbeats",
+        "node_proxy",
+        "placement",
+        "spawn",
+        "vm_create",
+    ]
 
 
 def test_ratio_is_the_median_of_the_pairs() -> None:
