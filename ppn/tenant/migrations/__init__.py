@@ -1,0 +1,1 @@
+"""How the tenant store's tables came to be, step by step."""
