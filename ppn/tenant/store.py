@@ -30,12 +30,22 @@ class Store(Customers, Allocations):
         if upgrade:
             database.create_file(parsed)
         database.check_file(parsed)
-        engine = database.open_engine(parsed)
-        if upgrade:
-            database.upgrade(engine)
-        database.check_version(engine)
-        return cls(engine)
+        store = cls(database.open_engine(parsed))
+        try:
+            if upgrade:
+                database.upgrade(store._engine)
+            database.check_version(store._engine)
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def close(self) -> None:
         """Give the database's connections back."""
         self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

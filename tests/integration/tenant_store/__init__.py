@@ -1,0 +1,1 @@
+"""The tenant store on its real databases."""
