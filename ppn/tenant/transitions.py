@@ -26,22 +26,23 @@ def join(
         name: of the operation, when this begins one.
 
     Raises:
-        Refusal: `vm_busy` while it is removed; `order_differs` when it is made with other figures.
+        Refusal: `vm_busy` while it is removed; `order_differs` when it is made with other figures,
+            or is smaller now: should it have vanished, the order would make more than is counted.
     """
     if there.state == "removing":
         raise busy(there.vm, "it is being removed")
-    until = _later(there, now + lease)
-    joined = replace(there, holders=there.holders + 1, until=until)
-    if there.state == "settled":
-        return joined
-    if there.amount != wanted:
+    same = there.amount == wanted if there.state == "reserved" else wanted.fits(there.held)
+    if not same:
         raise Refusal(
-            f"vm {there.vm} is being made with other figures under this idempotency key",
+            f"vm {there.vm} was ordered with other figures under this idempotency key",
             code="order_differs",
             constraint="idempotency key",
             hint="use another key for another VM",
         )
-    return replace(joined, operation=name)
+    # A change that is under way keeps its name; a reservation that a sweeper looks at does not.
+    name = name if there.state == "reserved" else there.operation
+    until = _later(there, now + lease)
+    return replace(there, holders=there.holders + 1, until=until, operation=name)
 
 
 def settle(there: Allocation, now: datetime) -> Allocation:

@@ -92,7 +92,7 @@ def test_a_removal_goes_on_until_nothing_is_left() -> None:
     assert decide(allocation("removing"), [NONE, NONE]).what == "gone"
 
 
-@pytest.mark.parametrize(("now", "to"), product((SMALL, LARGE), repeat=2))
+@pytest.mark.parametrize(("now", "to"), list(product((SMALL, LARGE), repeat=2)))
 def test_a_change_ends_with_what_the_vm_takes(now: Amount, to: Amount) -> None:
     changing = allocation("settled", pending=to)
     verdict = decide(changing, [View(vm=report(now)), NONE])

@@ -28,14 +28,24 @@ def test_a_repeated_order_joins_and_extends_the_lease() -> None:
 
 
 def test_a_repeated_order_of_a_vm_that_is_there_changes_no_figure() -> None:
-    there = allocation("settled", holders=0)
-    joined = transitions.join(there, LARGE, LEASE, SOON, "new")
-    assert (joined.amount, joined.state, joined.operation) == (SMALL, "settled", there.operation)
+    there = replace(allocation("settled", holders=0), amount=LARGE)
+    joined = transitions.join(there, SMALL, LEASE, SOON, "new")
+    assert (joined.amount, joined.state, joined.operation) == (LARGE, "settled", there.operation)
 
 
-def test_another_order_under_the_same_key_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        (allocation(), LARGE),
+        (replace(allocation(), amount=LARGE), SMALL),
+        (allocation("settled", holders=0), LARGE),
+    ],
+    ids=["made smaller", "made larger", "there and smaller"],
+)
+def test_another_order_under_the_same_key_is_refused(there: Allocation, wanted: Amount) -> None:
+    """TEN-08: it could make more than is counted."""
     with pytest.raises(Refusal) as caught:
-        transitions.join(allocation(), LARGE, LEASE, NOW, "new")
+        transitions.join(there, wanted, LEASE, NOW, "new")
     assert code_of(caught) == "order_differs"
 
 

@@ -1,0 +1,69 @@
+"""Proxies that are killed in the midst of anything, with a fleet that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from ppn.tenant.model import Amount
+from ppn.tenant.store import Store
+from ppn.tenant.sweeper import Sweeper
+from tests.integration.tenant_store.programs import next_line, started
+from tests.integration.tenant_store.worker import LEASE_SECONDS, TENANT, now
+
+ROUNDS = int(os.environ.get("PPN_KILLS", "2"))
+PROXIES = 3
+CEILING = Amount(memory_mib=4096, vcpus=6, disk_gib=40, vms=5)
+SECONDS = 60.0
+MANY = 10**9
+
+
+@pytest.mark.fault(
+    "a tenant proxy killed at a random moment",
+    "its requests are counted until the sweeper has asked every controller; the ceiling holds",
+)
+def test_the_ceiling_holds_and_every_vm_is_counted(url: str, store: Store) -> None:
+    """TEN-08, TEN-09: after kill -9, used is what runs; it was never above the ceiling."""
+    store.create_tenant(TENANT, CEILING, now=now())
+    chance = random.Random(os.environ.get("PPN_SEED", "1"))
+    with started("fleet", str(chance.randrange(MANY))) as server:
+        fleet = next_line(server)
+        for _ in range(ROUNDS):
+            run_and_kill(url, fleet, chance)
+            assert store.tenant(TENANT).used.fits(CEILING)
+            sweep(store, fleet)
+            state = httpx.get(f"{fleet}/v1/state", timeout=SECONDS).json()
+            assert Amount(**state["total"]) == store.tenant(TENANT).used
+            assert Amount(**state["peak"]).fits(CEILING)
+    assert state["peak"]["vms"] > 0
+
+
+def run_and_kill(url: str, fleet: str, chance: random.Random) -> None:
+    """A few proxies that work, each killed at a moment of its own."""
+    with ExitStack() as all_of_them:
+        proxies = [
+            all_of_them.enter_context(started("worker", url, fleet, str(chance.randrange(MANY))))
+            for _ in range(PROXIES)
+        ]
+        for proxy in proxies:
+            assert next_line(proxy) == "ready"
+        for proxy in proxies:
+            time.sleep(chance.uniform(0, 0.3))
+            proxy.kill()
+
+
+def sweep(store: Store, fleet: str) -> None:
+    """Wait for the leases to end, and look until nothing is open."""
+    time.sleep(LEASE_SECONDS)
+    end = time.monotonic() + SECONDS
+    sweeper = Sweeper(store, [fleet], None, now)
+    while asyncio.run(sweeper.sweep()) > 0:
+        assert time.monotonic() < end, store.allocations()
+        time.sleep(0.05)
+    assert all(one.state == "settled" and one.pending is None for one in store.allocations())
