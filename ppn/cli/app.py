@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-GROUPS = ("audit", "ca", "host", "ledger", "mesh", "vm")
+GROUPS = ("audit", "ca", "host", "ledger", "mesh", "tenant", "vm")
 EXIT_ERROR = 1
 EXIT_REFUSED = 3
 

@@ -34,7 +34,8 @@ class TenantSettings(BaseModel):
         controllers: mesh addresses of every fleet controller.
         controller_port: theirs.
         store: URL of the tenant store; all proxies of a pool have the same.
-        audit: the folder of its audit log.
+        audit: the folder of its audit log, in a folder that belongs to the proxy's user.
+        audit_key: the private key of its audit log, made there with it.
         certificate: its server certificate.
         request_seconds: the longest a customer waits for an answer.
         lease_seconds: the longest a request goes on, whoever waits; then the sweeper looks.
@@ -52,6 +53,7 @@ class TenantSettings(BaseModel):
     controller_port: int = Field(default=FLEET_PORT, ge=1, le=65535)
     store: str = DEFAULT_STORE
     audit: Path = Path("/var/lib/ppn-tenant/audit")
+    audit_key: Path = Path("/var/lib/ppn-tenant/audit.key")
     certificate: Path = Path(NODE_CERTIFICATE)
     request_seconds: float = Field(default=120.0, gt=0, le=600)
     lease_seconds: float = Field(default=300.0, gt=0, le=3600)
@@ -68,7 +70,9 @@ def read_settings(path: Path) -> TenantSettings:
     try:
         return TenantSettings.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise SettingsDamaged(f"cannot read {path}: {error.strerror}") from error
+        raise SettingsDamaged(
+            f"cannot read {path}: {error.strerror}", hint="is this a tenant proxy's node?"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
