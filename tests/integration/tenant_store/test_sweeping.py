@@ -23,7 +23,7 @@ NOWHERE = "http://127.0.0.1:9"
 def listening(fleet: Fleet) -> Iterator[str]:
     """The URL of a controller for as long as the block lasts."""
     with Server(fleet) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield server.url

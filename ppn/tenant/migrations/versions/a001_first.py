@@ -11,6 +11,12 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the tables."""
+    _make_tenants()
+    _make_tokens()
+    _make_allocations()
+
+
+def _make_tenants() -> None:
     op.create_table(
         "tenants",
         sa.Column("name", sa.String(64), nullable=False),
@@ -21,9 +27,13 @@ def upgrade() -> None:
         sa.Column("created", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_tenants"),
         sa.CheckConstraint(
-            "memory_mib > 0 AND vcpus > 0 AND disk_gib > 0 AND vms > 0", name="ck_tenants_ceiling"
+            "memory_mib > 0 AND vcpus > 0 AND disk_gib > 0 AND vms > 0",
+            name=op.f("ck_tenants_ceiling"),
         ),
     )
+
+
+def _make_tokens() -> None:
     op.create_table(
         "tokens",
         sa.Column("id", sa.String(16), nullable=False),
@@ -36,6 +46,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name="fk_tokens_tenant"),
     )
     op.create_index("ix_tokens_tenant", "tokens", ["tenant"])
+
+
+def _make_allocations() -> None:
     op.create_table(
         "allocations",
         sa.Column("vm", sa.String(63), nullable=False),
@@ -54,12 +67,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("vm", name="pk_allocations"),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.name"], name="fk_allocations_tenant"),
         sa.CheckConstraint(
-            "memory_mib > 0 AND vcpus > 0 AND disk_gib > 0", name="ck_allocations_amount"
+            "memory_mib > 0 AND vcpus > 0 AND disk_gib > 0", name=op.f("ck_allocations_amount")
         ),
         sa.CheckConstraint(
-            "state IN ('reserved', 'settled', 'removing')", name="ck_allocations_state"
+            "state IN ('reserved', 'settled', 'removing')", name=op.f("ck_allocations_state")
         ),
-        sa.CheckConstraint("holders >= 0", name="ck_allocations_holders"),
+        sa.CheckConstraint("holders >= 0", name=op.f("ck_allocations_holders")),
     )
     op.create_index("ix_allocations_tenant", "allocations", ["tenant"])
     op.create_index("ix_allocations_until", "allocations", ["until"])
