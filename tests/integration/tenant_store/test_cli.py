@@ -18,6 +18,7 @@ from ppn.audit.entry import Entry, parse
 from ppn.audit.journal import NAME
 from ppn.tenant.settings import TenantSettings
 from ppn.tenant.store import Store
+from tests.postgres import Cluster
 from tests.unit.tenant.samples import LEASE_SECONDS, NOW, SMALL
 
 PPN = Path(sys.executable).parent / "ppn"
@@ -75,15 +76,18 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path, url: str) -> Node:
-    """A node with a store."""
-    made = Node(tmp_path, url)
+def node(tmp_path: Path) -> Node:
+    """A node with a store, in SQLite."""
+    made = Node(tmp_path, f"sqlite:///{tmp_path}/state/tenants.db")
     made.ppn("init")
     return made
 
 
-def test_from_provisioning_to_the_end(node: Node, url: str) -> None:
+def test_from_provisioning_to_the_end(tmp_path: Path, postgres: Cluster) -> None:
     """TEN-03, TEN-07: a ceiling or no tenant; the token once; used/limit shown; revoked."""
+    url = postgres.database()
+    node = Node(tmp_path, url)
+    node.ppn("init")
     assert "ceiling_missing" in node.refused("create", "acme", "--vms", "5")
     made = node.json("create", "acme", "--default-ceiling", "--memory-mib", "4096")
     assert made["tenant"]["ceiling"] == {
@@ -110,10 +114,8 @@ def test_from_provisioning_to_the_end(node: Node, url: str) -> None:
     assert node.json("token", "list", "acme")["tokens"][0]["revoked"] is not None
 
 
-def test_every_step_stands_in_the_audit_log(tmp_path: Path) -> None:
+def test_every_step_stands_in_the_audit_log(node: Node) -> None:
     """TEN-10: one intent and one outcome for each change, a refused one too; no secret in it."""
-    node = Node(tmp_path, f"sqlite:///{tmp_path}/state/tenants.db")
-    node.ppn("init")
     made = node.json("create", "acme", "--default-ceiling")
     node.refused("create", "acme", "--default-ceiling")
     assert "tenant_name_invalid" in node.refused("create", "a\x1b[31m\n", "--default-ceiling")
@@ -134,24 +136,20 @@ def test_every_step_stands_in_the_audit_log(tmp_path: Path) -> None:
         ("token_revoke", "done", "", 7, "acme"),
     ]
     secret = made["token"]["secret"].rpartition("_")[2].encode()
-    for path in tmp_path.rglob("*"):
+    for path in node.folder.rglob("*"):
         assert not path.is_file() or secret not in path.read_bytes(), path
 
 
-def test_nothing_is_changed_without_an_audit_log(tmp_path: Path) -> None:
+def test_nothing_is_changed_without_an_audit_log(node: Node) -> None:
     """TEN-10: where the log cannot be written, no tenant and no token is made."""
-    node = Node(tmp_path, f"sqlite:///{tmp_path}/state/tenants.db")
-    node.ppn("init")
     (node.state / "audit").write_text("in the way")
     assert "audit_unavailable" in node.refused("create", "acme", "--default-ceiling")
     assert node.json("list") == {"tenants": []}
 
 
-def test_a_token_file_is_its_owners_alone_and_never_replaced(tmp_path: Path) -> None:
+def test_a_token_file_is_its_owners_alone_and_never_replaced(node: Node) -> None:
     """TEN-03: and nothing is left of it when no token was issued."""
-    node = Node(tmp_path, f"sqlite:///{tmp_path}/state/tenants.db")
-    node.ppn("init")
-    path = tmp_path / "acme.token"
+    path = node.folder / "acme.token"
     assert "tenant_unknown" in node.refused("token", "issue", "acme", "--token-file", str(path))
     assert not path.exists()
     printed = node.ppn("create", "acme", "--default-ceiling", "--token-file", str(path))
@@ -168,10 +166,11 @@ def test_a_token_file_is_its_owners_alone_and_never_replaced(tmp_path: Path) -> 
     assert issued["expires"] is not None
 
 
-def test_a_store_can_be_read_from_elsewhere(tmp_path: Path, node: Node, url: str) -> None:
+def test_a_store_can_be_read_from_elsewhere(node: Node) -> None:
     """Reading needs the URL alone; changes need the proxy's node, where the audit log is."""
     node.ppn("create", "acme", "--default-ceiling")
-    (tmp_path / "tenant.json").unlink()
+    (node.folder / "tenant.json").unlink()
+    url = f"sqlite:///{node.state}/tenants.db"
     assert "acme" in node.ppn("list", "--store", url).stdout
     words = ("create", "globex", "--default-ceiling", "--store", url)
     assert "settings_damaged" in node.refused(*words, code=1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -26,7 +27,7 @@ from tests.unit.tenant.test_sweeper import report
 CEILING = Amount(memory_mib=100, vcpus=6, disk_gib=60, vms=3)
 LEASE_SECONDS = 10
 amounts = st.builds(
-    Amount, st.integers(1, 60), st.integers(1, 3), st.integers(1, 30), vms=st.just(1)
+    Amount, st.integers(1, 40), st.integers(1, 2), st.integers(1, 25), vms=st.just(1)
 )
 numbers = st.integers(0, 3)
 names = count()
@@ -92,64 +93,77 @@ class Truth(RuleBasedStateMachine):
         self._begin("make", begun, amount)
 
     @rule(number=numbers, amount=amounts)
+    def order_and_have(self, number: int, amount: Amount) -> None:
+        """A customer asks for a VM, and nothing goes wrong."""
+        before = len(self.requests)
+        self.order(number, amount)
+        if len(self.requests) > before:
+            self.reach_the_fleet(before)
+            self.answer(before)
+
+    @precondition(lambda self: self.vms)
+    @rule(number=numbers, amount=amounts)
     def change(self, number: int, amount: Amount) -> None:
         """A customer asks for other figures."""
-        vm = f"vm-{self.tenant}-{number}"
+        vm = self._any_vm(number)
         try:
             begun = self.store.begin_change(vm, amount, lease_seconds=LEASE_SECONDS, now=self.now)
         except Refusal:
             return
         self._begin("change", begun, amount)
 
+    @precondition(lambda self: self.vms)
     @rule(number=numbers)
     def remove(self, number: int) -> None:
         """A customer asks for the end of a VM."""
-        vm = f"vm-{self.tenant}-{number}"
+        vm = self._any_vm(number)
         try:
             begun = self.store.begin_removal(vm, lease_seconds=LEASE_SECONDS, now=self.now)
         except Refusal:
             return
         self._begin("remove", begun, begun.amount)
 
+    @precondition(lambda self: self.requests)
     @rule(number=numbers)
     def reach_the_fleet(self, number: int) -> None:
         """The fleet does what it is asked, whether anyone still waits or not."""
-        for request in self._pick(number):
-            vm = request.begun.vm
-            if request.kind == "make":
-                self.vms.setdefault(vm, request.amount)
-            elif request.kind == "change" and vm in self.vms:
-                self.vms[vm] = request.amount
-            elif request.kind == "remove":
-                there = self._known(vm)
-                # One that its customer sent twice and forgot would take a VM that is made anew.
-                if there is None or there.operation == request.begun.operation:
-                    self.vms.pop(vm, None)
-            request.done = True
+        request = self._pick(number)
+        vm = request.begun.vm
+        if request.kind == "make":
+            self.vms.setdefault(vm, request.amount)
+        elif request.kind == "change" and vm in self.vms:
+            self.vms[vm] = request.amount
+        elif request.kind == "remove":
+            there = self._known(vm)
+            # One that its customer sent twice and forgot would take a VM that is made anew.
+            if there is None or there.operation == request.begun.operation:
+                self.vms.pop(vm, None)
+        request.done = True
 
+    @precondition(lambda self: self.requests)
     @rule(number=numbers)
     def answer(self, number: int) -> None:
         """A proxy learns what became of its request: done, or surely never."""
-        for request in self._pick(number):
-            if request.lost:
-                continue
-            self.requests.remove(request)
-            begun, vm = request.begun, request.begun.vm
-            if request.kind == "change":
-                now_takes = request.amount if request.done else begun.amount
-                self.store.end_change(begun, now_takes, now=self.now)
-            elif request.kind == "remove":
-                self.store.end_removal(begun, gone=request.done, now=self.now)
-            elif request.done:
-                self.store.settle(vm, now=self.now)
-            else:
-                self.store.release(vm)
+        request = self._pick(number)
+        if request.lost:
+            return
+        self.requests.remove(request)
+        begun, vm = request.begun, request.begun.vm
+        if request.kind == "change":
+            now_takes = request.amount if request.done else begun.amount
+            self.store.end_change(begun, now_takes, now=self.now)
+        elif request.kind == "remove":
+            self.store.end_removal(begun, gone=request.done, now=self.now)
+        elif request.done:
+            self.store.settle(vm, now=self.now)
+        else:
+            self.store.release(vm)
 
+    @precondition(lambda self: self.requests)
     @rule(number=numbers)
     def kill_the_proxy(self, number: int) -> None:
         """Nobody waits for a request any more."""
-        for request in self._pick(number):
-            request.lost = True
+        self._pick(number).lost = True
 
     @rule(seconds=st.integers(1, LEASE_SECONDS))
     def wait(self, seconds: int) -> None:
@@ -189,8 +203,11 @@ class Truth(RuleBasedStateMachine):
         until = self.seconds + LEASE_SECONDS
         self.requests.append(Request(kind, begun, amount, until))
 
-    def _pick(self, number: int) -> list[Request]:
-        return self.requests[number : number + 1]
+    def _pick(self, number: int) -> Request:
+        return self.requests[number % len(self.requests)]
+
+    def _any_vm(self, number: int) -> str:
+        return sorted(self.vms)[number % len(self.vms)]
 
     def _known(self, vm: str) -> Allocation | None:
         try:
@@ -217,4 +234,4 @@ class Truth(RuleBasedStateMachine):
 def test_what_runs_is_always_counted(store: Store) -> None:
     """TEN-08, TEN-09: whatever overlaps, fails or vanishes, in any order."""
     Truth.store = store
-    run_state_machine_as_test(Truth, settings=settings(max_examples=60, stateful_step_count=40))
+    run_state_machine_as_test(Truth, settings=settings(max_examples=100, stateful_step_count=40))
