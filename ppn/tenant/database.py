@@ -8,17 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from ppn.errors import PpnError
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+# The steps in there, the last one at the end: Alembic is loaded for an upgrade alone.
+REVISIONS = ("a001",)
 # How long a transaction waits for a connection, and for another transaction's lock.
 LOCK_SECONDS = 15
 CONNECT_SECONDS = 5
@@ -151,11 +149,16 @@ def upgrade(engine: Engine) -> None:
     Raises:
         StoreUnavailable: `store_newer`, or it cannot be used.
     """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    # Alembic reads % as the start of a name.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with transaction(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": UPGRADE_LOCK})
-        config = _config()
-        _refuse_newer(connection, config)
+        _revision(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -167,38 +170,33 @@ def check_version(engine: Engine) -> None:
         StoreUnavailable: `store_newer`, `store_missing`, `store_outdated`, or it cannot be used.
     """
     with transaction(engine, read_only=True) as connection:
-        config = _config()
-        _refuse_newer(connection, config)
-        now = _revisions(connection)
-        if not now:
-            raise _missing("there is no tenant store in this database")
-        if now != set(ScriptDirectory.from_config(config).get_heads()):
-            raise StoreUnavailable(
-                "the tenant store was made by an older ppn",
-                code="store_outdated",
-                hint="run `ppn tenant init`, or start the tenant proxy",
-            )
-
-
-def _refuse_newer(connection: Connection, config: Config) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if unknown := _revisions(connection) - known:
+        revision = _revision(connection)
+    if revision is None:
+        raise _missing("there is no tenant store in this database")
+    if revision != REVISIONS[-1]:
         raise StoreUnavailable(
-            f"the tenant store was made by a newer ppn: it is at {', '.join(sorted(unknown))}",
-            code="store_newer",
-            hint="install that version of ppn, or a later one",
+            "the tenant store was made by an older ppn",
+            code="store_outdated",
+            hint="run `ppn tenant init`, or start the tenant proxy",
         )
 
 
-def _revisions(connection: Connection) -> set[str]:
-    return set(MigrationContext.configure(connection).get_current_heads())
+def _revision(connection: Connection) -> str | None:
+    """The last step that a store has taken; None for no store.
 
-
-def _config() -> Config:
-    config = Config()
-    # Alembic reads % as the start of a name.
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    return config
+    Raises:
+        StoreUnavailable: `store_newer`.
+    """
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is not None and revision not in REVISIONS:
+        raise StoreUnavailable(
+            f"the tenant store was made by a newer ppn: it is at {revision}",
+            code="store_newer",
+            hint="install that version of ppn, or a later one",
+        )
+    return revision
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

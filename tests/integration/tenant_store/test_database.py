@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from ppn.tenant import database
@@ -59,6 +60,11 @@ def test_the_migrations_make_the_tables_of_the_schema(store: Store, url: str) ->
     engine.dispose()
 
 
+def test_the_program_knows_every_migration() -> None:
+    steps = ScriptDirectory(str(database.MIGRATIONS)).walk_revisions()
+    assert tuple(step.revision for step in steps)[::-1] == database.REVISIONS
+
+
 def test_many_programs_may_bring_a_store_up_to_date_at_once(url: str) -> None:
     """The first makes the tables, the others find them."""
     with ThreadPoolExecutor(6) as threads:
@@ -90,6 +96,7 @@ def test_an_older_store_is_brought_up_to_date_only_when_asked(
     shutil.copytree(database.MIGRATIONS, later, ignore=shutil.ignore_patterns("__pycache__"))
     (later / "versions" / "z999_next.py").write_text(NEXT)
     monkeypatch.setattr(database, "MIGRATIONS", later)
+    monkeypatch.setattr(database, "REVISIONS", (*database.REVISIONS, "z999"))
     with unavailable("store_outdated"):
         Store.open(url)
     with Store.open(url, upgrade=True) as opened:
