@@ -9,6 +9,7 @@ from typing import Any
 from pyinfra import host, inventory
 
 from deploys.declared import Declaration, declare, declared_twice, wanted_ledger
+from deploys.tenant_proxy import tenant_proxy_problems
 from ppn.inventory import Pool, pool_from_data
 from ppn.pool.ledger import Change
 
@@ -68,6 +69,8 @@ def read_pool(data: Mapping[str, Mapping[str, Any]]) -> DeclaredPool:
                 " (vms_without_hypervisor)"
             )
     for name, texts in declared_twice(declarations).items():
+        problems[name] += texts
+    for name, texts in tenant_proxy_problems(data).items():
         problems[name] += texts
     sound = [one for name, one in declarations.items() if not problems[name]]
     outside = frozenset(found)

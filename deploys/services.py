@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploys import fleet_controller, node_proxy
+from deploys import fleet_controller, node_proxy, tenant_proxy
 from ppn.mesh.firewall import SSH
 
-SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE)
+SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE, tenant_proxy.SERVICE)

@@ -21,8 +21,9 @@ nodes = [
         {
             "ssh_hostname": "relay.example.net",
             "ssh_user": "root",
-            # What the node does: any of "relay", "hypervisor" and "controller", or none.
-            "roles": ["relay", "controller"],
+            # What the node does: any of "relay", "hypervisor", "controller" and "tenant-proxy", or
+            # none. The tenant proxy is the customers' door (docs/tenant-proxy.md).
+            "roles": ["relay", "controller", "tenant-proxy"],
             # Nodes of one site are assumed to reach each other without the relay.
             "site": "cloud",
             # Its address in the mesh. Every service listens there and nowhere else.
