@@ -11,7 +11,7 @@ from operations.files import File
 from operations.systemd import Unit
 from ppn.fleet.settings import DEFAULT_PORT, PATH, FleetSettings, KnownNode
 from ppn.host.proxy.policy import CONTROLLER
-from ppn.inventory import Pool
+from ppn.inventory import TENANT_PROXY, Pool
 from ppn.mesh.firewall import Service
 from ppn.pool.tls import NODE_KEY
 
@@ -39,6 +39,7 @@ def controller_files(pool: Pool, name: str) -> dict[str, File]:
             for one in pool.nodes
             if "hypervisor" in one.roles
         ),
+        callers=tuple(one.address for one in pool.nodes if TENANT_PROXY in one.roles),
         controllers=tuple(one for one in controllers if one != node.address),
     )
     units = unit_file(UNIT).items()

@@ -10,6 +10,7 @@ from pyinfra import host, inventory
 
 from deploys.declared import Declaration, declare, declared_twice, wanted_ledger
 from deploys.reconciliation import reconciler, sink_problems
+from deploys.tenant_proxy import tenant_proxy_problems
 from ppn.inventory import Pool, pool_from_data
 from ppn.pool.ledger import Change
 
@@ -72,6 +73,8 @@ def read_pool(data: Mapping[str, Mapping[str, Any]]) -> DeclaredPool:
                 " (vms_without_hypervisor)"
             )
     for name, texts in declared_twice(declarations).items():
+        problems[name] += texts
+    for name, texts in tenant_proxy_problems(data).items():
         problems[name] += texts
     sound = [one for name, one in declarations.items() if not problems[name]]
     outside = frozenset(found)

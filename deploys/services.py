@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from deploys import fleet_controller, node_proxy, witness
+from deploys import fleet_controller, node_proxy, tenant_proxy, witness
 from ppn.mesh.firewall import SSH
 
-SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE, witness.SERVICE)
+SERVICES = (
+    SSH,
+    node_proxy.SERVICE,
+    fleet_controller.SERVICE,
+    tenant_proxy.SERVICE,
+    witness.SERVICE,
+)

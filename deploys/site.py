@@ -17,8 +17,10 @@ from deploys.mesh import mesh
 from deploys.pool import declared_pool
 from deploys.reconciliation import reconciliation
 from deploys.services import SERVICES
+from deploys.tenant_proxy import tenant_proxy
 from deploys.vms import vms
 from operations.software import marker
+from ppn.inventory import TENANT_PROXY
 
 declared = declared_pool()
 node = admitted(declared)
@@ -26,13 +28,15 @@ if node is not None:
     base(wheels=node.wheels)
 if node is not None and not declared.outside_mesh:
     mesh(pool=declared.pool, installed=marker(node.wheels.digest), services=SERVICES)
-    if {"controller", "hypervisor"} & set(host.data.roles):
+    if {"controller", "hypervisor", TENANT_PROXY} & set(host.data.roles):
         certificates(pool=declared.pool)
     if "controller" in host.data.roles:
         fleet_controller.fleet_controller(pool=declared.pool, installed=marker(node.wheels.digest))
         reconciliation(pool=declared.pool)
     if witness.ROLE in host.data.roles:
         witness.witness(pool=declared.pool, installed=marker(node.wheels.digest))
+    if TENANT_PROXY in host.data.roles:
+        tenant_proxy(pool=declared.pool, installed=marker(node.wheels.digest))
 if node is not None and "hypervisor" in host.data.roles:
     hypervisor(
         declaration=node.declaration,

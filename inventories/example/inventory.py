@@ -22,8 +22,8 @@ nodes = [
             "ssh_hostname": "relay.example.net",
             "ssh_user": "root",
             # What the node does: any of "relay", "hypervisor", "controller", "tenant-proxy" and
-            # "witness", or none.
-            "roles": ["relay", "controller"],
+            # "witness", or none. The tenant proxy is the customers' door (docs/tenant-proxy.md).
+            "roles": ["relay", "controller", "tenant-proxy"],
             # Nodes of one site are assumed to reach each other without the relay.
             "site": "cloud",
             # Its address in the mesh. Every service listens there and nowhere else.

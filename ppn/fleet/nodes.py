@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ppn.errors import PpnError
 from ppn.wire.agent import Ticket
 from ppn.wire.problems import ProblemBody, error_of
+from ppn.wire.reading import TooLong, read_body
 
 CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -108,13 +109,13 @@ class Nodes:
                     timeout=httpx.Timeout(call.seconds, connect=CONNECT_SECONDS),
                 ) as answer,
             ):
-                content = await _content(call, answer)
+                content = await read_body(answer, MAX_ANSWER_BYTES)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NodeUnreachable(
                 f"node {call.node} cannot be reached: {error or type(error).__name__}",
                 hint="look at its mesh path and its node proxy",
             ) from error
-        except (httpx.HTTPError, ssl.SSLError, TimeoutError) as error:
+        except (httpx.HTTPError, ssl.SSLError, TimeoutError, TooLong) as error:
             raise _unknown(call, str(error) or type(error).__name__) from error
         return _body(call, answer, content)
 
@@ -142,16 +143,6 @@ def _headers(call: Call) -> dict[str, str]:
         ticket = Ticket(node=call.node, session=call.session, nonce=secrets.token_hex(16))
         headers["Ppn-Ticket"] = ticket.model_dump_json()
     return headers
-
-
-async def _content(call: Call, answer: httpx.Response) -> bytes:
-    """An answer's body, bounded."""
-    content = bytearray()
-    async for part in answer.aiter_raw():
-        content += part
-        if len(content) > MAX_ANSWER_BYTES:
-            raise _unknown(call, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(content)
 
 
 def _body(call: Call, answer: httpx.Response, content: bytes) -> dict[str, Any]:

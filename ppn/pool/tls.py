@@ -68,6 +68,15 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
+def open_context(files: TlsFiles) -> ssl.SSLContext:
+    """How a service answers callers that show no certificate, and prove themselves otherwise.
+
+    Raises:
+        TlsUnusable: a file is missing or damaged, or they do not belong together.
+    """
+    return _context(files, ssl.PROTOCOL_TLS_SERVER)
+
+
 def client_context(files: TlsFiles) -> ssl.SSLContext:
     """How a service calls: the answering certificate names the address that was called.
 

@@ -25,11 +25,10 @@ class WantedPort(Wire):
     host: int | None = Field(default=None, ge=1, le=65535)
 
 
-class VmOrder(Wire):
+class WantedVm(Wire):
     """A VM as it is asked for; where it goes is for the controller to decide.
 
     Args:
-        owner: the tenant it is for.
         image: name of a guest image; a node that has it not is no candidate.
         vcpus: virtual CPUs.
         memory_mib: memory in MiB.
@@ -44,7 +43,6 @@ class VmOrder(Wire):
         name: what the guest calls itself; its id when not given.
     """
 
-    owner: Owner
     image: str = Field(pattern=IMAGE_PATTERN)
     vcpus: int = Field(ge=1, le=512)
     memory_mib: int = Field(ge=64, le=64 * 1024 * 1024)
@@ -68,6 +66,12 @@ class VmOrder(Wire):
         except ValueError as error:
             raise ValueError("holds what JSON cannot say: a number or a character") from error
         return data
+
+
+class VmOrder(WantedVm):
+    """A VM as it is asked for, and the tenant it is for."""
+
+    owner: Owner
 
 
 class BatchOrder(Wire):

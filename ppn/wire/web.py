@@ -21,6 +21,12 @@ from ppn.wire.problems import MEDIA_TYPE, problem_of, status_of
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 BODY_SECONDS = 10.0
+# What a client is told beside the problem.
+HEADERS_OF_STATUS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "1"},
+    503: {"Retry-After": "5"},
+}
 
 # Lets a request through by its source address and path, or raises a refusal.
 Gate = Callable[[str, str], None]
@@ -90,12 +96,11 @@ def correlation_of(request: Request) -> str:
 def problem_response(error: PpnError, correlation_id: str) -> Response:
     """An error as a response (RFC 9457)."""
     problem = problem_of(error, correlation_id=correlation_id)
-    headers = {"Retry-After": "5"} if problem.status == 503 else {}
     return Response(
         problem.model_dump_json(exclude_defaults=True),
         status_code=status_of(error),
         media_type=MEDIA_TYPE,
-        headers=headers,
+        headers=HEADERS_OF_STATUS.get(problem.status),
     )
 
 

@@ -15,11 +15,12 @@ from uvicorn.server import ServerState
 
 from ppn.errors import PpnError
 from ppn.host.proxy.api import Api
-from ppn.host.proxy.connection import Connection, http_config
+from ppn.host.proxy.connection import Connection
 from ppn.host.proxy.policy import may_connect
 from ppn.host.proxy.settings import ProxySettings
 from ppn.pool.certificates import CertificateUnusable, is_trusted, read_bundle
 from ppn.pool.tls import TlsFiles, TlsUnusable, Version, server_context, version_of
+from ppn.wire.connection import http_config
 
 BACKLOG = 512
 # When the process has no descriptors left, accepting again at once would only burn the CPU.
@@ -52,7 +53,7 @@ class Door:
         self.limits = settings.limits
         self.files = files
         self.api = api
-        self.config = http_config(api)
+        self.config = http_config(api, idle_seconds=api.limits.idle_seconds)
         self.state = ServerState()
         self.version: Version = version_of(files)
         self.context = server_context(files)

@@ -96,6 +96,9 @@ class Node:
                 return {"changed": True, "vm": None}
             else:
                 report = self._known(name)
+            if body["operation"] == "resize":
+                figures = {figure: body.get(figure) for figure in ("memory_mib", "vcpus")}
+                report.update({name: value for name, value in figures.items() if value is not None})
         if report["state"] == "creating":
             time.sleep(self.delay)
             report["state"] = "running"

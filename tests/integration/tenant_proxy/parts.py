@@ -1,0 +1,398 @@
+"""Tenant proxies as processes of their own, and a controller that records what it is asked."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+from ppn.audit.batches import read_batches
+from ppn.audit.entry import Entry, parse
+from ppn.audit.journal import NAME
+from ppn.errors import PpnError, Refusal
+from ppn.fleet.identity import vm_id
+from ppn.pool.tls import TlsFiles
+from ppn.tenant.model import Amount
+from ppn.tenant.store import Store
+from ppn.wire.problems import problem_of
+from tests.integration.proxy.parts import Authority, wait_for
+
+NODE = "node-with-a-name"
+ORDER = {"image": "tiny", "vcpus": 2, "memory_mib": 256}
+# What one VM of that order takes.
+ONE = Amount(memory_mib=256, vcpus=2, disk_gib=1, vms=1)
+ROOMY = Amount(memory_mib=1 << 20, vcpus=1 << 10, disk_gib=1 << 20, vms=1 << 10)
+
+
+@dataclass
+class Seen:
+    """One request that the recording controller got."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Recorder:
+    """A controller that keeps VMs as entries of a dictionary, and every request.
+
+    Args:
+        address: loopback.
+        stuck: owners whose orders are not answered until `unstick` is called.
+        refuse: what every order is refused with; None for none.
+        drop: so many orders are carried out and never answered.
+    """
+
+    address: str
+    stuck: set[str] = field(default_factory=set)
+    refuse: PpnError | None = None
+    drop: int = 0
+    vms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+        self.unstuck = threading.Event()
+        recorder = self
+
+        class Handler(Asked):
+            controller = recorder
+
+        self.server = Server((self.address, 0), Handler)
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.stuck, self.refuse, self.drop = set(), None, 0
+        self.unstuck.set()
+        self.unstuck = threading.Event()
+        self.vms.clear()
+        self.seen.clear()
+
+    def unstick(self) -> None:
+        """Answer what was not answered."""
+        self.stuck = set()
+        self.unstuck.set()
+
+    def close(self) -> None:
+        """End it."""
+        self.unstick()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(30)
+
+    def asked(self, method: str) -> list[Seen]:
+        """The requests of one method."""
+        return [one for one in self.seen if one.method == method]
+
+    def hold(self, vm: str, owner: str, **changes: Any) -> None:
+        """Have a VM."""
+        self.vms[vm] = {
+            "id": vm,
+            "owner": owner,
+            "state": "running",
+            "created": "2026-01-01T00:00:00+00:00",
+            "image": "tiny",
+            "vcpus": 2,
+            "memory_mib": 256,
+            "minimum_mib": 128,
+            "weight": 300,
+            "disk_gib": 1,
+            "disks": [],
+            "address": "10.9.2.17",
+            "ports": [{"guest": 80, "protocol": "tcp", "host": 20001}],
+            "problems": [f"on {NODE} at 10.8.0.2"],
+            **changes,
+        }
+
+    def answer(self, asked: Seen) -> tuple[int, Any]:
+        """Status and body of an answer."""
+        split = urlsplit(asked.path)
+        parts = split.path.strip("/").split("/")[1:]
+        if parts[0] == "intents":
+            raise unknown(parts[1])
+        if asked.method == "POST" and parts == ["vms"]:
+            return self.make(asked)
+        if parts == ["vms"]:
+            (owner,) = parse_qs(split.query).get("owner", [""])
+            found = [vm for vm in self.vms.values() if owner in ("", vm["owner"])]
+            return 200, [{"node": NODE, "stale": False, "vm": vm} for vm in found]
+        return self.change(asked.method, parts[1], parts[2:], asked.body)
+
+    def make(self, asked: Seen) -> tuple[int, Any]:
+        """Make a VM, or find it."""
+        order, key = asked.body, asked.headers["idempotency-key"]
+        if order["owner"] in self.stuck:
+            self.unstuck.wait(60)
+        if self.refuse is not None:
+            raise self.refuse
+        vm = vm_id(order["owner"], key)
+        with self.lock:
+            fresh = vm not in self.vms
+            if fresh:
+                wanted = {name: order[name] for name in ("image", "vcpus", "memory_mib", "disks")}
+                self.hold(vm, order["owner"], disk_gib=order["disk_gib"], **wanted)
+        return 201 if fresh else 200, {"node": NODE, "stale": False, "vm": self.vms[vm]}
+
+    def change(self, method: str, vm: str, what: list[str], body: Any) -> tuple[int, Any]:
+        """Show or change a VM."""
+        held = self.vms.get(vm)
+        if held is None:
+            raise unknown(vm)
+        if self.refuse is not None and method != "GET":
+            raise self.refuse
+        if method == "DELETE" and not what:
+            del self.vms[vm]
+            return 200, {"id": vm, "nodes": [NODE]}
+        if method == "PATCH":
+            held.update(body)
+        if method == "POST" and what == ["disks"]:
+            held["disks"] = [*held["disks"], body]
+        if method == "DELETE":
+            held["disks"] = [disk for disk in held["disks"] if disk["name"] != what[1]]
+        if what in (["stop"], ["start"]):
+            held["state"] = {"stop": "stopped", "start": "running"}[what[0]]
+        if what == ["timeline"]:
+            return 200, timeline(vm)
+        if what == ["console"]:
+            return 200, {"vm": vm, "text": "hello", "size_bytes": 5, "node": NODE}
+        if method == "GET":
+            return 200, {"node": NODE, "stale": False, "vm": held}
+        return 200, {"changed": True, "actions": [f"on {NODE}"], "vm": held, "node": NODE}
+
+
+class Server(ThreadingHTTPServer):
+    """Many connections at once, and none that outlives the test."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+
+class Asked(BaseHTTPRequestHandler):
+    """One connection of a tenant proxy."""
+
+    controller: Recorder
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def _answer(self) -> None:
+        controller = self.controller
+        length = int(self.headers.get("content-length", 0))
+        body = json.loads(self.rfile.read(length)) if length else None
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        asked = Seen(self.command, self.path, headers, body)
+        controller.seen.append(asked)
+        try:
+            status, found = controller.answer(asked)
+        except PpnError as error:
+            problem = problem_of(error)
+            status, found = problem.status, problem.model_dump(mode="json")
+        if controller.drop > 0 and self.command != "GET":
+            controller.drop -= 1
+            self.close_connection = True
+            return
+        content = json.dumps(found).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _answer
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the requests are kept."""
+
+
+def unknown(vm: str) -> Refusal:
+    """What a controller says of a VM that no node has."""
+    return Refusal(f"no node has vm {vm}", code="vm_unknown", constraint="known VM")
+
+
+def timeline(vm: str) -> dict[str, Any]:
+    """A VM's timeline, with words that no tenant should see."""
+    operation = {
+        "operation": "spawn",
+        "correlation_id": "c0ffee00-1",
+        "began": "2026-01-01T00:00:00+00:00",
+        "outcome": "failed",
+        "code": "libvirt_failed",
+        "message": f"{NODE} could not",
+        "steps": [{"name": "admit", "at_seconds": 0.0, "seconds": 0.1}],
+    }
+    return {"vm": vm, "operations": [operation], "node": NODE}
+
+
+@dataclass
+class TenantProxy:
+    """A tenant proxy in a process of its own.
+
+    Args:
+        folder: takes its files.
+        authority: whose certificate it has.
+        controllers: addresses.
+        controller_port: theirs.
+        store: URL of the tenant store; a file in its folder when empty.
+        address: it listens on, and asks from.
+        settings: beyond what it needs.
+    """
+
+    folder: Path
+    authority: Authority
+    controllers: Sequence[str]
+    controller_port: int
+    store: str = ""
+    address: str = "127.0.3.1"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self.store = self.store or f"sqlite:///{self.folder / 'tenants.db'}"
+        self.files: TlsFiles = self.authority.issue("proxy", "tenant-proxy", address=self.address)
+        self.log = self.folder / "proxy.log"
+        self.audit = self.folder / "audit"
+        self.port = 0
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        path = self.folder / "tenant.json"
+        settings = {
+            "name": "proxy",
+            "address": self.address,
+            "mesh_range": "10.8.0.0/24",
+            "port": self.port or free_port(self.address),
+            "controllers": list(self.controllers),
+            "controller_port": self.controller_port,
+            "store": self.store,
+            "audit": str(self.audit),
+            "audit_key": str(self.folder / "audit.key"),
+            "certificate": str(self.files.certificate),
+            "trust": str(self.files.trust),
+            "development": True,
+            **self.settings,
+        }
+        path.write_text(json.dumps(settings))
+        words = ["-m", "ppn.tenant", "--key", str(self.files.key), "--settings", str(path)]
+        before = len(self.lines("started"))
+        with self.log.open("ab") as log:
+            process = subprocess.Popen([sys.executable, *words], stderr=log, stdout=log)
+
+        def started() -> bool:
+            assert process.poll() is None, self.log.read_text()
+            return len(self.lines("started")) > before
+
+        try:
+            # A machine that is busy with other tests takes its time over the imports.
+            wait_for(started, "the tenant proxy", seconds=120)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        self.port = int(settings["port"])
+        return process
+
+    def start_again(self) -> None:
+        """Start it anew with the files it left."""
+        self.process = self._start()
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def end(self) -> int:
+        """End it, and return its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """What it has logged of one event."""
+        if not self.log.exists():
+            return []
+        lines = [line for line in self.log.read_text().splitlines() if line[:1] == "{"]
+        return [found for found in map(json.loads, lines) if found["event"] == event]
+
+    def client(self, token: str = "", *, source: str = "127.0.0.1") -> httpx.Client:
+        """An HTTP client with a token, at an address."""
+        trusting = context_of(self.authority)
+        transport = httpx.HTTPTransport(
+            verify=trusting, local_address=source, limits=httpx.Limits(max_connections=300)
+        )
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        base = f"https://{self.address}:{self.port}"
+        return httpx.Client(base_url=base, transport=transport, timeout=60, headers=headers)
+
+    def entries(self) -> list[Entry]:
+        """Its audit log."""
+        return entries_of(self.audit)
+
+
+def entries_of(folder: Path) -> list[Entry]:
+    """Every entry of an audit log."""
+    with (folder / NAME).open("rb") as journal:
+        return [parse(entry) for batch in read_batches(journal, 0) for entry in batch.entries]
+
+
+def context_of(authority: Authority) -> ssl.SSLContext:
+    """TLS as a customer speaks it: the pool's authority, and no certificate."""
+    made = ssl.create_default_context(cafile=str(authority.certificate))
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    return made
+
+
+def free_port(address: str) -> int:
+    """A port that is free at an address at this moment."""
+    with socket.socket() as listener:
+        listener.bind((address, 0))
+        return int(listener.getsockname()[1])
+
+
+def provision(store: Store, name: str, ceiling: Amount = ROOMY) -> str:
+    """A tenant, and a token for it."""
+    store.create_tenant(name, ceiling, now=datetime.now(UTC))
+    return store.issue_token(name, now=datetime.now(UTC)).text
+
+
+def allocate(store: Store, tenant: str, vm: str, amount: Amount = ONE) -> None:
+    """Have a VM in the store that is known to be made."""
+    now = datetime.now(UTC)
+    store.reserve(tenant, vm, amount, lease_seconds=60, now=now)
+    store.settle(vm, now=now)
+
+
+@contextmanager
+def recording(folder: Path, **settings: Any) -> Iterator[tuple[TenantProxy, Recorder]]:
+    """A proxy before a recording controller; both end with the block."""
+    recorder = Recorder("127.0.3.9")
+    try:
+        made = TenantProxy(
+            folder / "proxy", Authority(folder), [recorder.address], recorder.port, **settings
+        )
+        try:
+            yield made, recorder
+        finally:
+            made.end()
+    finally:
+        recorder.close()

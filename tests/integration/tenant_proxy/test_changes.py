@@ -1,0 +1,365 @@
+"""What a change leaves in the store, in the audit log and in the pool, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from ppn.audit.journal import NAME
+from ppn.errors import PpnError, Refusal
+from ppn.fleet.identity import vm_id
+from ppn.tenant.model import NOTHING, Amount
+from ppn.tenant.store import Store
+from ppn.wire.problems import NoCapacity, NodeRefusal
+from tests.integration.proxy.parts import wait_for
+from tests.integration.tenant_proxy.parts import (
+    NODE,
+    ONE,
+    ORDER,
+    Recorder,
+    TenantProxy,
+    allocate,
+    context_of,
+    provision,
+    recording,
+)
+
+CEILING = Amount(memory_mib=1024, vcpus=8, disk_gib=20, vms=3)
+
+
+class Stand:
+    """A proxy, its controller, its store, and one tenant with room for a few VMs."""
+
+    def __init__(self, proxy: TenantProxy, recorder: Recorder, store: Store) -> None:
+        self.proxy, self.recorder, self.store = proxy, recorder, store
+        self.tenant = ""
+        self.token = ""
+
+    def begin(self, tenant: str) -> None:
+        """A tenant of its own for each test."""
+        self.recorder.reset()
+        self.tenant, self.token = tenant, provision(self.store, tenant, CEILING)
+
+    def ask(self, method: str, path: str, **given: object) -> httpx.Response:
+        """Ask the proxy in the tenant's name."""
+        with self.proxy.client(self.token) as client:
+            return client.request(method, f"/v1{path}", **given)  # type: ignore[arg-type]
+
+    def create(self, key: str, **changes: object) -> httpx.Response:
+        """Order a VM."""
+        headers = {"Idempotency-Key": key}
+        return self.ask("POST", "/vms", json={**ORDER, **changes}, headers=headers)
+
+    @property
+    def used(self) -> Amount:
+        """What is taken of the ceiling."""
+        return self.store.tenant(self.tenant).used
+
+    def trail(self) -> list[tuple[str, str, str]]:
+        """Operation, outcome and code of the tenant's entries."""
+        entries = [one for one in self.proxy.entries() if one.tenant == self.tenant]
+        return [(one.operation, one.outcome, one.code) for one in entries]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """One proxy for all tests of this file."""
+    settings = {"sweep_seconds": 0.2, "request_seconds": 30, "lease_seconds": 60}
+    with recording(tmp_path_factory.mktemp("changes"), settings=settings) as (proxy, recorder):
+        store = Store.open(proxy.store)
+        yield Stand(proxy, recorder, store)
+        store.close()
+
+
+@pytest.fixture
+def stand(shared: Stand, request: pytest.FixtureRequest) -> Stand:
+    """The stand, for a tenant that is called like the test."""
+    shared.begin(request.node.name.replace("[", "-").replace("]", "")[:60])
+    return shared
+
+
+def test_a_vm_from_order_to_removal(stand: Stand) -> None:
+    """TEN-01, TEN-07, TEN-08, TEN-10: each change one intent and one outcome that belongs to it."""
+    made = stand.create("k")
+    vm = vm_id(stand.tenant, "k")
+    assert (made.status_code, made.json()["vm"]["id"]) == (201, vm)
+    assert made.headers["location"] == f"/v1/vms/{vm}"
+    assert stand.used == ONE
+    assert stand.create("k").status_code == 200
+    assert stand.used == ONE and len(stand.recorder.asked("POST")) == 1
+    assert stand.ask("POST", f"/vms/{vm}/disks", json={"name": "data", "size_gib": 5}).is_success
+    assert stand.used.disk_gib == 6
+    assert stand.ask("PATCH", f"/vms/{vm}", json={"memory_mib": 512}).is_success
+    quota = stand.ask("GET", "/quota").json()
+    assert quota["used"] == {"memory_mib": 512, "vcpus": 2, "disk_gib": 6, "vms": 1}
+    assert quota["ceiling"]["vms"] == 3
+    kept = stand.ask("DELETE", f"/vms/{vm}/disks/data")
+    assert (kept.status_code, kept.json()["code"]) == (409, "disk_kept")
+    path = f"/vms/{vm}/disks/data"
+    assert stand.ask("DELETE", path, params={"discard": "true"}).is_success
+    assert stand.used.disk_gib == 1
+    assert stand.ask("DELETE", f"/vms/{vm}").json() == {"id": vm}
+    assert stand.used == NOTHING
+    assert stand.ask("GET", f"/vms/{vm}").status_code == 404
+    operations = ["create", "create", "attach", "resize"]
+    expected = [(name, what, "") for name in operations for what in ("allowed", "done")]
+    expected += [("detach", "refused", "disk_kept")]
+    expected += [(name, what, "") for name in ("detach", "destroy") for what in ("allowed", "done")]
+    assert stand.trail() == expected
+    entries = stand.proxy.entries()
+    for index, entry in enumerate(entries):
+        if entry.of is not None:
+            assert (entries[entry.of].outcome, entries[entry.of].vm) == ("allowed", entry.vm)
+            assert entry.of < index
+
+
+def test_the_ceiling_is_met_to_the_figure_and_not_passed(stand: Stand) -> None:
+    """TEN-02, TEN-08: equal is accepted; one more is refused with numbers, and not asked for."""
+    over = stand.create("over", memory_mib=CEILING.memory_mib + 1)
+    problem = over.json()
+    assert (over.status_code, problem["code"]) == (403, "quota_exceeded")
+    assert (problem["wanted"], problem["free"], problem["unit"]) == (1025, 1024, "MiB")
+    assert stand.recorder.seen == []
+    assert stand.trail() == [("create", "refused", "quota_exceeded")]
+    assert stand.create("equal", memory_mib=CEILING.memory_mib).status_code == 201
+    vm = vm_id(stand.tenant, "equal")
+    stand.recorder.seen.clear()
+    for method, path, body in (
+        ("PATCH", f"/vms/{vm}", {"vcpus": 9}),
+        ("POST", f"/vms/{vm}/disks", {"name": "data", "size_gib": 20}),
+    ):
+        refused = stand.ask(method, path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
+    assert stand.recorder.seen == []
+
+
+@pytest.mark.parametrize("figure", [0, -1, 2**63, 1.5, "256", None, True])
+def test_figures_that_are_none_are_refused(stand: Stand, figure: object) -> None:
+    """TEN-08."""
+    for name in ("memory_mib", "vcpus", "disk_gib"):
+        assert stand.create("k", **{name: figure}).status_code == 400
+    assert stand.recorder.seen == [] and stand.used == NOTHING
+    assert {code for _, _, code in stand.trail()} == {"request_invalid"}
+    assert len(stand.trail()) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (
+            NoCapacity("no node", [NodeRefusal(node=NODE, code="memory_exhausted", message=NODE)]),
+            409,
+            "no_capacity",
+        ),
+        (Refusal(f"{NODE} wakes", code="warming_up", constraint="x"), 503, "warming_up"),
+        (Refusal(f"bad on {NODE}", code="vcpus_odd", constraint="x"), 409, "vcpus_odd"),
+        (PpnError(f"{NODE} is away", code="node_unreachable"), 503, "node_unreachable"),
+    ],
+)
+def test_what_the_pool_surely_did_not_make_is_given_back(
+    stand: Stand, error: PpnError, status: int, code: str
+) -> None:
+    """TEN-08, INV-03: and the refusal names no node."""
+    stand.recorder.refuse = error
+    refused = stand.create("k")
+    assert (refused.status_code, refused.json()["code"]) == (status, code), refused.text
+    assert NODE not in refused.text
+    assert stand.used == NOTHING
+    assert stand.trail() == [("create", "allowed", ""), ("create", "failed", code)]
+
+
+@pytest.mark.fault(
+    "a controller that carries an order out and does not answer",
+    "the tenant is told that it is not known; what is taken stays taken until the sweeper knows",
+)
+def test_what_is_not_known_stays_taken(stand: Stand) -> None:
+    """TEN-08: until the same order is made again, and finds what it made."""
+    stand.recorder.drop = 1
+    open_ = stand.create("k")
+    assert (open_.status_code, open_.json()["code"]) == (504, "outcome_unknown")
+    assert stand.used == ONE
+    listed = stand.ask("GET", "/vms").json()
+    assert [one["vm"]["id"] for one in listed] == [vm_id(stand.tenant, "k")]
+    assert stand.create("k").is_success
+    assert stand.used == ONE
+    # The first order might still be carried out: it is not removed before that is impossible.
+    busy = stand.ask("DELETE", f"/vms/{vm_id(stand.tenant, 'k')}")
+    assert (busy.status_code, busy.json()["code"]) == (409, "vm_busy")
+
+
+def test_a_removal_that_is_not_known_stays_taken(stand: Stand) -> None:
+    """TEN-08: until it is asked for again, and nothing is found."""
+    assert stand.create("k").is_success
+    vm = vm_id(stand.tenant, "k")
+    stand.recorder.drop = 1
+    assert stand.ask("DELETE", f"/vms/{vm}").status_code == 504
+    assert stand.used == ONE and vm not in stand.recorder.vms
+    assert stand.ask("DELETE", f"/vms/{vm}").is_success
+    assert stand.used == NOTHING
+
+
+def test_a_vm_that_the_pool_lost_is_not_made_again_unseen(stand: Stand) -> None:
+    """TEN-08: its size may have changed since, and the ceiling is judged once for each order."""
+    assert stand.create("k").status_code == 201
+    vm = vm_id(stand.tenant, "k")
+    del stand.recorder.vms[vm]
+    lost = stand.create("k")
+    assert (lost.status_code, lost.json()["code"]) == (409, "vm_lost")
+    assert stand.ask("GET", f"/vms/{vm}").json()["vm"]["state"] == "unknown"
+    assert len(stand.recorder.asked("POST")) == 1
+    assert stand.ask("DELETE", f"/vms/{vm}").is_success
+    assert stand.create("k").status_code == 201
+
+
+def test_a_client_that_goes_away_changes_nothing(stand: Stand) -> None:
+    """TEN-10: the VM is made, what it takes is settled, and the outcome is written."""
+    stand.recorder.stuck = {stand.tenant}
+    body = json.dumps(ORDER)
+    lines = [
+        "POST /v1/vms HTTP/1.1",
+        "Host: proxy",
+        f"Authorization: Bearer {stand.token}",
+        "Idempotency-Key: k",
+        f"Content-Length: {len(body)}",
+        "Content-Type: application/json",
+        "",
+        body,
+    ]
+    address = (stand.proxy.address, stand.proxy.port)
+    with socket.create_connection(address, timeout=30) as plain:
+        trusting = context_of(stand.proxy.authority)
+        with trusting.wrap_socket(plain, server_hostname=stand.proxy.address) as line:
+            line.sendall("\r\n".join(lines).encode())
+            wait_for(lambda: bool(stand.recorder.seen), "the order")
+    stand.recorder.unstick()
+    wait_for(lambda: ("create", "done", "") in stand.trail(), "the outcome")
+    assert stand.store.allocation(stand.tenant, vm_id(stand.tenant, "k")).state == "settled"
+
+
+@pytest.mark.fault(
+    "the audit log cannot be written",
+    "every change is refused with 503 before the pool is asked, and takes nothing",
+)
+def test_without_the_audit_log_nothing_is_done(stand: Stand) -> None:
+    """TEN-10: and once it can be written again, changes are made again."""
+    allocate(stand.store, stand.tenant, "vm-there")
+    stand.recorder.hold("vm-there", stand.tenant)
+    before = stand.used
+    with (stand.proxy.audit / NAME).open("rb") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        answers = [
+            stand.create("k"),
+            stand.ask("PATCH", "/vms/vm-there", json={"memory_mib": 512}),
+            stand.ask("POST", "/vms/vm-there/stop"),
+            stand.ask("DELETE", "/vms/vm-there"),
+            stand.ask("DELETE", "/vms/vm-of-nobody"),
+        ]
+    assert {(one.status_code, one.json()["code"]) for one in answers} == {
+        (503, "audit_unavailable")
+    }
+    assert stand.recorder.seen == [] and stand.used == before
+    assert stand.store.allocation(stand.tenant, "vm-there").pending is None
+    assert stand.ask("DELETE", "/vms/vm-there").is_success
+
+
+@pytest.mark.fault(
+    "the audit log is lost between an effect and its outcome",
+    "the answer is the true one, and the outcome is written once the log takes it",
+)
+def test_an_outcome_is_owed_and_paid(stand: Stand) -> None:
+    """TEN-10."""
+    stand.recorder.stuck = {stand.tenant}
+    with stand.proxy.client(stand.token) as client, (stand.proxy.audit / NAME).open("rb") as log:
+        with ThreadPoolExecutor(1) as pool:
+            going = pool.submit(client.post, "/v1/vms", json=ORDER)
+            wait_for(lambda: bool(stand.recorder.seen), "the order")
+            fcntl.flock(log, fcntl.LOCK_EX)
+            stand.recorder.unstick()
+            assert going.result(60).status_code == 201
+        assert [what for _, what, _ in stand.trail()] == ["allowed"]
+    wait_for(lambda: [what for _, what, _ in stand.trail()] == ["allowed", "done"], "the outcome")
+
+
+HOSTILE = [
+    'vm"},{"tenant":"other',
+    "vm\n{}",
+    "vm\r\nX: y",
+    "vm\u2028x",
+    "vm\x00x",
+    "'; drop table allocations; --",
+    "..%2f..%2fetc",
+    "vm" * 2000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_a_stranger_sends_stays_inside_one_line(stand: Stand, text: str) -> None:
+    """TEN-11: one entry, in one line, whatever the id; the pool hears nothing of it."""
+    before = len(stand.proxy.entries())
+    refused = stand.ask("DELETE", f"/vms/{quote(text, safe='')}")
+    assert refused.status_code in (400, 404), refused.text
+    entries = stand.proxy.entries()
+    if refused.json()["code"] == "vm_unknown":
+        assert len(entries) == before + 1
+        assert entries[-1].vm == text[:256] or "%2f" in text
+        assert (entries[-1].operation, entries[-1].code) == ("destroy", "vm_unknown")
+        assert entries[-1].source == "127.0.0.1" and entries[-1].token in stand.token
+    assert stand.recorder.seen == []
+
+
+def test_the_correlation_id_goes_all_the_way(stand: Stand) -> None:
+    """FLEET-18: in the answer, to the controller, in the audit log and in the service's log."""
+    with stand.proxy.client(stand.token) as client:
+        headers = {"Ppn-Correlation-Id": "from-the-client-1"}
+        made = client.post("/v1/vms", json=ORDER, headers=headers)
+    assert made.headers["ppn-correlation-id"] == "from-the-client-1"
+    assert stand.recorder.seen[0].headers["ppn-correlation-id"] == "from-the-client-1"
+    found = [one for one in stand.proxy.entries() if one.correlation_id == "from-the-client-1"]
+    assert [one.outcome for one in found] == ["allowed", "done"]
+    logged = [one["correlation_id"] for one in stand.proxy.lines("request")]
+    assert "from-the-client-1" in logged
+
+
+def test_one_tenant_stuck_is_no_other_tenants_concern(stand: Stand) -> None:
+    """TEN-09: a second tenant finishes while the first is stuck at a slow controller."""
+    other = provision(stand.store, f"{stand.tenant}-2")
+    stand.store.set_ceiling(stand.tenant, Amount(1 << 20, 1 << 10, 1 << 10, 1 << 10))
+    stand.recorder.stuck = {stand.tenant}
+    with ThreadPoolExecutor(40) as pool, stand.proxy.client(stand.token) as client:
+        going = [pool.submit(client.post, "/v1/vms", json=ORDER) for _ in range(40)]
+        wait_for(lambda: len(stand.recorder.seen) >= 16, "the first tenant's requests")
+        with stand.proxy.client(other) as second:
+            for _ in range(5):
+                assert second.post("/v1/vms", json=ORDER).status_code == 201
+            assert len(second.get("/v1/vms").json()) == 5
+        # The first tenant's own questions still have their turn.
+        assert client.get("/v1/quota").is_success
+        assert not any(one.done() for one in going)
+        stand.recorder.unstick()
+        assert {one.result(60).status_code for one in going} == {201}
+
+
+def test_a_flood_is_refused_and_does_not_fill_the_log(tmp_path: Path) -> None:
+    """TEN-10: one entry for what one tenant is refused for its rate within a minute."""
+    limits = {"rate": 1, "burst": 5}
+    with recording(tmp_path, settings={"limits": limits}) as (proxy, recorder):
+        store = Store.open(proxy.store)
+        token = provision(store, "acme")
+        store.close()
+        with proxy.client(token) as client:
+            began = time.monotonic()
+            statuses = [client.post("/v1/vms", json=ORDER).status_code for _ in range(30)]
+            let_in = 5 + int(time.monotonic() - began) + 1
+        assert 5 <= statuses.count(201) <= let_in
+        assert set(statuses) == {201, 429}
+        assert [one.code for one in proxy.entries()].count("rate_limited") == 1
+        assert len(recorder.asked("POST")) == statuses.count(201)
