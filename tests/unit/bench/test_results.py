@@ -37,6 +37,7 @@ def test_the_benchmarks_are_listed_and_their_parts_are_not() -> None:
         "node_proxy",
         "placement",
         "spawn",
+        "tenant_proxy",
         "vm_create",
     ]
 
