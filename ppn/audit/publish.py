@@ -11,7 +11,7 @@ from ppn.audit.batches import START, Position, advance, line_hash, read_batches
 from ppn.audit.checkpoint import Checkpoint, signed, verified
 from ppn.audit.journal import NAME, AuditDamaged
 from ppn.audit.note import LOG, MAX_NOTE_BYTES, NoteInvalid, Signer
-from ppn.audit.tiles import Tiler, Tiles, TileUnusable
+from ppn.audit.tiles import FOLDER, Tiler, Tiles, TileUnusable
 from ppn.durable import sync_folder, write_atomic
 from ppn.lock import folder_lock
 
@@ -37,12 +37,15 @@ class Publisher:
     def resume(self) -> Position:
         """Find out from the files up to where the log is published; the folder is locked.
 
-        A new log publishes that it is empty before it has a journal.
+        A new log publishes that it is empty before it has a journal. What a killed publisher left
+        half-written is removed.
 
         Raises:
             AuditDamaged: checkpoint, tiles and journal contradict each other.
             OSError: they cannot be read.
         """
+        for left in (*self.folder.glob(".*.new"), *(self.folder / FOLDER).rglob(".*.new")):
+            left.unlink(missing_ok=True)
         found = self._published()
         if found is None:
             if (self.folder / NAME).exists():

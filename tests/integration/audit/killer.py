@@ -53,6 +53,7 @@ def main(rounds: int, seed: int, root: Path) -> None:
         check(folder, fresh)
     with Log.open(folder, ORIGIN, key) as log:
         assert log.size >= len(acknowledged)
+        assert list(folder.rglob(".*.new")) == []
     report = verify(folder, parse_verifier(vkey_path(key).read_text()))
     assert report.findings == () and not report.torn_bytes
     assert report.published == report.size > published > 0

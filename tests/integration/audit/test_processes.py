@@ -77,6 +77,11 @@ def test_the_journal_is_opened_for_appending_alone(tmp_path: Path) -> None:
     assert sum("O_APPEND" in line for line in opened) == 1
     used = {match[1] for line in lines if (match := re.search(r"\d+ +(\w+)\(", line))}
     assert used <= {"openat", "write", "fdatasync", "lseek"}, used
+    # After each write the disk is waited for, before anything else is written.
+    steps = "".join(
+        "w" if " write(" in line else "s" for line in lines if "sync(" in line or " write(" in line
+    )
+    assert "ww" not in steps and steps.count("ws") >= 300
     writes = [line for line in lines if " write(" in line]
     # Each went to the one descriptor that was opened for appending.
     assert len(writes) >= 300

@@ -183,6 +183,18 @@ def test_a_log_that_contradicts_itself_is_not_written(
     assert (path.read_bytes() if path.exists() else b"") == after
 
 
+def test_a_broken_batch_with_others_behind_it_is_not_cut_off(tmp_path: Path) -> None:
+    """TEN-12: each batch was durable before the next was begun, so this is no torn tail."""
+    make_log(tmp_path / "log", (2, 3, 4, 5), published=1)
+    path = tmp_path / "log" / NAME
+    path.write_bytes(path.read_bytes().replace(b"vm-0000000000000001", b"vm-000000000000000X", 1))
+    damaged = path.read_bytes()
+    at = Publisher(tmp_path / "log", SIGNER).resume()
+    with pytest.raises(AuditDamaged, match="what follows entry 2 is broken"):
+        Journal(path, SIGNER, at, published=at.size).open()
+    assert path.read_bytes() == damaged
+
+
 def test_a_journal_that_changes_under_an_open_log_is_noticed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+import asyncio
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ppn.audit.checkpoint import Checkpoint, signed
 from ppn.audit.merkle import EMPTY_ROOT, consistency, leaf_hash, node_of, root_of
 from ppn.audit.note import WITNESS, Note, Signer, parse_signatures, to_base64
+from ppn.audit.witness.app import create_app, guarded
 from ppn.audit.witness.policy import SizeConflict, WitnessRefusal, parse_submission
 from ppn.audit.witness.service import Witness
+from ppn.audit.witness.settings import KnownLog, WitnessSettings
 from ppn.audit.witness.store import MOST_FORKS, MemoryDamaged, Store
 from ppn.wire.problems import status_of
 from tests.unit.audit.samples import KEY, ORIGIN, OTHER_KEY, SIGNER, TRUSTED
@@ -149,6 +153,26 @@ def test_only_the_known_log_with_its_first_key_is_signed(witness: Witness) -> No
 def test_malformed_submissions_are_refused(witness: Witness, data: bytes) -> None:
     found = refusal(witness, data)
     assert status_of(found) in (400, 409)
+
+
+def test_only_nodes_of_the_pool_may_ask(witness: Witness) -> None:
+    """MESH-01: by the mesh address a request comes from; customers are no nodes."""
+    settings = WitnessSettings(
+        name=NAME,
+        address=IPv4Address("10.8.0.2"),
+        mesh_range=IPv4Network("10.8.0.0/24"),
+        logs=(KnownLog(origin=ORIGIN, address=IPv4Address(ADDRESS)),),
+        callers=(IPv4Address("10.8.0.3"),),
+    )
+    app = guarded(create_app(witness), settings)
+
+    async def status(source: str) -> int:
+        transport = httpx.ASGITransport(app, client=(source, 7))
+        async with httpx.AsyncClient(transport=transport, base_url="http://witness") as client:
+            return (await client.get("/vkey")).status_code
+
+    found = [asyncio.run(status(f"10.8.0.{number}")) for number in (1, 3, 9, 200)]
+    assert found == [200, 200, 403, 403]
 
 
 def test_a_first_proof_must_be_empty(witness: Witness) -> None:
