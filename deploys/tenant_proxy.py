@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.units import unit_file
+from deploys.witness import witnesses_of
 from operations import files, systemd, users
 from operations.files import File
 from operations.systemd import Unit
@@ -39,6 +40,7 @@ def tenant_files(pool: Pool, name: str, store: str = DEFAULT_STORE) -> dict[str,
         mesh_range=pool.range,
         controllers=tuple(one.address for one in pool.nodes if CONTROLLER in one.roles),
         store=store,
+        witnesses=witnesses_of(pool, name),
     )
     units = unit_file(UNIT).items()
     return {

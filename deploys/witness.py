@@ -10,8 +10,7 @@ from operations import files, systemd, users
 from operations.files import File
 from operations.systemd import Unit
 from ppn.audit.checkpoint import origin_of, witness_name
-from ppn.audit.pusher import WitnessAt
-from ppn.audit.witness.settings import DEFAULT_PORT, PATH, KnownLog, WitnessSettings
+from ppn.audit.witness.settings import DEFAULT_PORT, PATH, KnownLog, WitnessAt, WitnessSettings
 from ppn.inventory import TENANT_PROXY, Pool
 from ppn.mesh.firewall import Service
 

@@ -21,7 +21,8 @@ from ppn.audit.entry import Entry, EntryInvalid, encode
 from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
 from ppn.audit.note import LOG, Signer, Verifier
 from ppn.audit.publish import Publisher
-from ppn.audit.pusher import Pusher, PushStatus, WitnessAt
+from ppn.audit.pusher import Pusher, PushStatus
+from ppn.audit.witness.settings import WitnessAt
 from ppn.durable import sync_folder, write_atomic
 from ppn.lock import FolderLocked, folder_lock
 from ppn.pool import keys

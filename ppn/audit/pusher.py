@@ -33,6 +33,7 @@ from ppn.audit.proof import COSIGNED
 from ppn.audit.publish import CHECKPOINT
 from ppn.audit.tiles import Tiles, TileUnusable
 from ppn.audit.witness.policy import KEY_HEADER
+from ppn.audit.witness.settings import WitnessAt
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
 
@@ -48,19 +49,6 @@ class PushFailed(PpnError):
     """A witness that has not signed."""
 
     code = "witness_silent"
-
-
-@dataclass(frozen=True)
-class WitnessAt:
-    """A witness and where it is.
-
-    Args:
-        name: under which it signs: see `checkpoint.witness_name`.
-        url: of its service, without a slash at the end.
-    """
-
-    name: str
-    url: str
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from ppn.audit.checkpoint import origin_of
 from ppn.audit.log import Log
+from ppn.audit.metrics import LogCollector
 from ppn.notify import notify
 from ppn.pool.tls import TlsFiles
 from ppn.tenant.api import check_source
@@ -61,8 +62,10 @@ async def serve(settings: TenantSettings, key: Path) -> None:
     check_mesh_address(settings.address, settings.mesh_range, development=settings.development)
     store = Store.open(settings.store, upgrade=True)
     try:
-        with Log.open(settings.audit, origin_of(settings.name), settings.audit_key) as audit:
+        origin = origin_of(settings.name)
+        with Log.open(settings.audit, origin, settings.audit_key, settings.witnesses) as audit:
             service = assemble(settings, store, audit)
+            service.collectors.register(LogCollector(audit.status))
             door = Door(create_app(service), TlsFiles(key, settings.certificate, settings.trust))
             await run(service, door)
     finally:

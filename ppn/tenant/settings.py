@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ppn.audit.witness.settings import WitnessAt
 from ppn.errors import PpnError
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
 
@@ -62,6 +63,7 @@ class TenantSettings(BaseModel):
         audit: the folder of its audit log.
         certificate: its server certificate.
         audit_key: the private key that signs the audit log; made with the log.
+        witnesses: who is sent the audit log's checkpoints.
         trust: the authorities of the pool; a change of it is taken over with the certificate.
         request_seconds: the longest a change waits for the pool; longer than a controller does.
         lease_seconds: the longest a request goes on, whoever waits; then the sweeper looks.
@@ -81,6 +83,7 @@ class TenantSettings(BaseModel):
     store: str = DEFAULT_STORE
     audit: Path = Path("/var/lib/ppn-tenant/audit")
     audit_key: Path = Path("/var/lib/ppn-tenant/audit.key")
+    witnesses: Annotated[tuple[WitnessAt, ...], Field(max_length=64)] = ()
     certificate: Path = Path(NODE_CERTIFICATE)
     trust: Path = Path(NODE_TRUST)
     request_seconds: float = Field(default=150.0, gt=0, le=600)

@@ -98,7 +98,7 @@ def logged(pool: LabPool, node: str, unit: str, word: str) -> bool:
     ("node", "units"),
     [
         ("relay", ["ppn-fleet"]),
-        ("server", ["ppn-fleet", "ppn-agent", "ppn-node-proxy"]),
+        ("server", ["ppn-fleet", "ppn-agent", "ppn-node-proxy", "ppn-witness"]),
         ("laptop", ["ppn-agent", "ppn-node-proxy"]),
     ],
 )

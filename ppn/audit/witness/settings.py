@@ -1,7 +1,8 @@
-"""A witness's settings, written at onboarding."""
+"""Where a witness is and what it is told, written at onboarding."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -17,6 +18,19 @@ class SettingsDamaged(PpnError):
     """Settings that cannot be read; nothing is guessed in their place."""
 
     code = "settings_damaged"
+
+
+@dataclass(frozen=True)
+class WitnessAt:
+    """A witness and where it is.
+
+    Args:
+        name: under which it signs: see `checkpoint.witness_name`.
+        url: of its service, without a slash at the end.
+    """
+
+    name: str
+    url: str
 
 
 class KnownLog(BaseModel):

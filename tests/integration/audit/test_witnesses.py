@@ -12,14 +12,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from ppn.audit import log as log_module
 from ppn.audit import pusher as pusher_module
 from ppn.audit.checkpoint import Checkpoint, signed
 from ppn.audit.log import Log, vkey_path
+from ppn.audit.metrics import LogCollector
 from ppn.audit.note import Signer, Verifier, parse_verifier
-from ppn.audit.pusher import PushStatus, WitnessAt
-from ppn.audit.witness.settings import WitnessSettings
+from ppn.audit.pusher import PushStatus
+from ppn.audit.witness.settings import WitnessAt, WitnessSettings
 from ppn.pool.keys import load_private
 from tests.integration.audit import parts
 from tests.unit.audit.samples import ORIGIN, entry
@@ -78,8 +80,16 @@ def test_a_witness_follows_and_survives(tmp_path: Path, told: WitnessSettings) -
         log.append(entry(0))
         wait_until(lambda: pushed(log).code == "witness_silent")
         assert pushed(log).size == 0 and log.size == 1
+        figures = CollectorRegistry()
+        figures.register(LogCollector(log.status))
+        silent = {"witness": parts.NAME, "code": "witness_silent"}
+        assert figures.get_sample_value("ppn_audit_entries") == 1
+        assert figures.get_sample_value("ppn_audit_witness_trouble", silent) == 1
         with parts.witness(told):
             wait_until(lambda: pushed(log) == PushStatus(parts.NAME, 1))
+            own = {"witness": parts.NAME}
+            assert figures.get_sample_value("ppn_audit_witnessed", own) == 1
+            assert figures.get_sample_value("ppn_audit_witness_trouble", silent) is None
             log.append(entry(2))
             wait_until(lambda: pushed(log).size == 2)
         for _ in range(5):

@@ -14,6 +14,7 @@ from deploys.fleet_controller import controller_files
 from deploys.pool import read_pool
 from deploys.services import SERVICES
 from deploys.tenant_proxy import SERVICE, UNIT, tenant_files
+from ppn.audit.witness.settings import WitnessAt
 from ppn.fleet.settings import FleetSettings
 from ppn.inventory import Pool
 from ppn.tenant.settings import PATH, TenantSettings
@@ -24,7 +25,11 @@ RELAY: dict[str, Any] = {
     "mesh_address": "10.8.0.1",
     "endpoint": "198.51.100.10:51820",
 }
-OTHER: dict[str, Any] = {"roles": ["controller"], "site": "a", "mesh_address": "10.8.0.2"}
+OTHER: dict[str, Any] = {
+    "roles": ["controller", "witness"],
+    "site": "a",
+    "mesh_address": "10.8.0.2",
+}
 SHARED = "postgresql://ppn@db.example.net/tenants?passfile=/etc/ppn/store.pass"
 
 
@@ -45,6 +50,12 @@ def test_it_knows_every_controller_and_every_controller_knows_it() -> None:
     for name in ("relay", "other"):
         content = controller_files(pool(), name)["/etc/ppn/fleet.json"].content
         assert FleetSettings.model_validate_json(content).callers == (settings.address,)
+
+
+def test_its_audit_log_is_sent_to_witnesses_on_other_nodes() -> None:
+    """TEN-12: what the proxy's own host rewrites, they still know."""
+    settings = TenantSettings.model_validate_json(tenant_files(pool(), "relay")[PATH].content)
+    assert settings.witnesses == (WitnessAt("ppn/witness/other", "http://10.8.0.2:9222"),)
 
 
 def test_systemd_rates_the_unit_ok(tmp_path: Path) -> None:

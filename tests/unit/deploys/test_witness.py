@@ -11,8 +11,7 @@ import pytest
 
 from deploys.services import SERVICES
 from deploys.witness import witness_files, witnesses_of
-from ppn.audit.pusher import WitnessAt
-from ppn.audit.witness.settings import KnownLog, WitnessSettings
+from ppn.audit.witness.settings import KnownLog, WitnessAt, WitnessSettings
 from ppn.inventory import Pool, pool_from_data
 from ppn.mesh.firewall import ruleset
 
