@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -13,7 +14,7 @@ from ppn.errors import PpnError, Refusal
 from ppn.tenant import policy
 from ppn.tenant.model import Amount, Tenant, Token
 from ppn.tenant.store import Store
-from ppn.tenant.tokens import Issued
+from ppn.tenant.tokens import Issued, check_id
 
 # Where the requests of this module come from: the proxy's own node.
 SOURCE = "local"
@@ -84,15 +85,23 @@ class Provisioning:
         def act() -> Token:
             return self.store.revoke_token(token_id, now=self.clock())
 
-        return self._do("token_revoke", "", token_id[:LONGEST_NAME], act)
+        with self._refusing("token_revoke", ""):
+            check_id(token_id)
+        return self._do("token_revoke", "", token_id, act)
 
     def _named(self, operation: str, tenant: str, act: Callable[[], Done]) -> Done:
-        try:
+        with self._refusing(operation, tenant[:LONGEST_NAME]):
             policy.check_tenant_name(tenant)
-        except Refusal as refusal:
-            self._append(operation, tenant[:LONGEST_NAME], "", "refused", refusal.code)
-            raise
         return self._do(operation, tenant, "", act)
+
+    @contextmanager
+    def _refusing(self, operation: str, tenant: str) -> Iterator[None]:
+        """Put a refusal of what was typed into the log."""
+        try:
+            yield
+        except Refusal as refusal:
+            self._append(operation, tenant, "", "refused", refusal.code)
+            raise
 
     def _do(self, operation: str, tenant: str, token: str, act: Callable[[], Done]) -> Done:
         """Do something between its intent and its outcome."""

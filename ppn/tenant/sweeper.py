@@ -163,7 +163,7 @@ class Sweeper:
         verdict = decide(one, await ask.views(self.controllers))
         log.info("swept", vm=one.vm, tenant=one.tenant, state=one.state, what=verdict.what,
                  reason=verdict.reason)  # fmt: skip
-        if verdict.what == "remove":
+        if verdict.what == "remove" and await asyncio.to_thread(self._is_still_open, one):
             # What it did is seen at the next look.
             await ask.remove(self.controllers)
         if verdict.what in ("wait", "remove"):
@@ -174,6 +174,14 @@ class Sweeper:
             log.warning("not swept", vm=one.vm, error=str(error))
             return False
         return True
+
+    def _is_still_open(self, one: Allocation) -> bool:
+        """Whether a removal is under way still, and nothing else of the same id since."""
+        try:
+            return self.store.allocation(one.tenant, one.vm).operation == one.operation
+        except PpnError as error:
+            log.info("not removed", vm=one.vm, error=str(error))
+            return False
 
     def _say(self, one: Allocation, verdict: Verdict) -> None:
         now = self.clock()

@@ -49,6 +49,21 @@ def id_of(text: str) -> str | None:
     return None if found is None else found[1]
 
 
+def check_id(token_id: str) -> None:
+    """Refuse what is no token's public part, without repeating it: it may be a whole token.
+
+    Raises:
+        Refusal: `token_id_invalid`.
+    """
+    if not re.fullmatch(ID_PATTERN, token_id):
+        raise Refusal(
+            "this is no id of a token",
+            code="token_id_invalid",
+            constraint="16 hexadecimal digits",
+            hint="list the tokens; what has become known of one should be revoked",
+        )
+
+
 def digest(text: str) -> str:
     """What the store keeps: SHA-256 in hex. 256 random bits need no slow hash."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -40,6 +41,7 @@ class Fleet:
         self.asked: list[tuple[str, str]] = []
         self.silent: set[str] = set()
         self.peak = NOTHING
+        self.before_answer: Callable[[], None] | None = None
         self.lock = threading.Lock()
         self._moods = moods
 
@@ -68,6 +70,9 @@ class Fleet:
     ) -> tuple[int, dict[str, Any]]:
         """What a request is answered with."""
         self.asked.append((method, path))
+        if self.before_answer is not None:
+            act, self.before_answer = self.before_answer, None
+            act()
         kind, _, vm = path.removeprefix("/v1/").partition("/")
         if kind in self.silent:
             return problem(503, "nodes_silent")

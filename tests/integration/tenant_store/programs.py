@@ -31,3 +31,10 @@ def started(module: str, *words: str) -> Iterator[subprocess.Popen[str]]:
 def next_line(process: subprocess.Popen[str]) -> str:
     """The next line that it prints; empty when it has ended."""
     return "" if process.stdout is None else process.stdout.readline().strip()
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    """Give it a line to read."""
+    if process.stdin is not None:
+        process.stdin.write(line + "\n")
+        process.stdin.flush()

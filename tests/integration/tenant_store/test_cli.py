@@ -119,6 +119,10 @@ def test_every_step_stands_in_the_audit_log(node: Node) -> None:
     made = node.json("create", "acme", "--default-ceiling")
     node.refused("create", "acme", "--default-ceiling")
     assert "tenant_name_invalid" in node.refused("create", "a\x1b[31m\n", "--default-ceiling")
+    # The whole token by mistake: it is not repeated, and not written down.
+    said = node.refused("token", "revoke", made["token"]["secret"])
+    assert "token_id_invalid" in said
+    assert made["token"]["secret"] not in said
     node.ppn("token", "revoke", made["token"]["id"])
     found = [
         (entry.operation, entry.outcome, entry.code, entry.of, entry.tenant)
@@ -132,8 +136,9 @@ def test_every_step_stands_in_the_audit_log(node: Node) -> None:
         ("tenant_create", "allowed", "", None, "acme"),
         ("tenant_create", "failed", "tenant_exists", 4, "acme"),
         ("tenant_create", "refused", "tenant_name_invalid", None, "a\x1b[31m\n"),
+        ("token_revoke", "refused", "token_id_invalid", None, ""),
         ("token_revoke", "allowed", "", None, ""),
-        ("token_revoke", "done", "", 7, "acme"),
+        ("token_revoke", "done", "", 8, "acme"),
     ]
     secret = made["token"]["secret"].rpartition("_")[2].encode()
     for path in node.folder.rglob("*"):

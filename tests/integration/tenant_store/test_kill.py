@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
+import subprocess
 import time
-from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -14,10 +15,10 @@ import pytest
 from ppn.tenant.model import Amount
 from ppn.tenant.store import Store
 from ppn.tenant.sweeper import Sweeper
-from tests.integration.tenant_store.programs import next_line, started
+from tests.integration.tenant_store.programs import next_line, say, started
 from tests.integration.tenant_store.worker import LEASE_SECONDS, TENANT, now
 
-ROUNDS = int(os.environ.get("PPN_KILLS", "2"))
+ROUNDS = int(os.environ.get("PPN_KILLS", "3"))
 PROXIES = 3
 CEILING = Amount(memory_mib=4096, vcpus=6, disk_gib=40, vms=5)
 SECONDS = 60.0
@@ -34,28 +35,25 @@ def test_the_ceiling_holds_and_every_vm_is_counted(url: str, store: Store) -> No
     chance = random.Random(os.environ.get("PPN_SEED", "1"))
     with started("fleet", str(chance.randrange(MANY))) as server:
         fleet = next_line(server)
-        for _ in range(ROUNDS):
-            run_and_kill(url, fleet, chance)
-            assert store.tenant(TENANT).used.fits(CEILING)
-            sweep(store, fleet)
-            state = httpx.get(f"{fleet}/v1/state", timeout=SECONDS).json()
-            assert Amount(**state["total"]) == store.tenant(TENANT).used
-            assert Amount(**state["peak"]).fits(CEILING)
+        with started("worker", url, fleet) as proxies:
+            for _ in range(ROUNDS):
+                run_and_kill(proxies, chance)
+                assert store.tenant(TENANT).used.fits(CEILING)
+                sweep(store, fleet)
+                state = httpx.get(f"{fleet}/v1/state", timeout=SECONDS).json()
+                assert Amount(**state["total"]) == store.tenant(TENANT).used
+                assert Amount(**state["peak"]).fits(CEILING)
     assert state["peak"]["vms"] > 0
 
 
-def run_and_kill(url: str, fleet: str, chance: random.Random) -> None:
+def run_and_kill(proxies: subprocess.Popen[str], chance: random.Random) -> None:
     """A few proxies that work, each killed at a moment of its own."""
-    with ExitStack() as all_of_them:
-        proxies = [
-            all_of_them.enter_context(started("worker", url, fleet, str(chance.randrange(MANY))))
-            for _ in range(PROXIES)
-        ]
-        for proxy in proxies:
-            assert next_line(proxy) == "ready"
-        for proxy in proxies:
-            time.sleep(chance.uniform(0, 0.3))
-            proxy.kill()
+    for _ in range(PROXIES):
+        say(proxies, str(chance.randrange(MANY)))
+    numbers = [int(next_line(proxies)) for _ in range(PROXIES)]
+    for number in numbers:
+        time.sleep(chance.uniform(0, 0.3))
+        os.kill(number, signal.SIGKILL)
 
 
 def sweep(store: Store, fleet: str) -> None:

@@ -13,7 +13,7 @@ from ppn.tenant import database
 from ppn.tenant.database import transaction
 from ppn.tenant.schema import tenants
 from ppn.tenant.store import Store
-from tests.integration.tenant_store.programs import next_line, started
+from tests.integration.tenant_store.programs import next_line, say, started
 from tests.postgres import Cluster
 from tests.unit.tenant.samples import NOW, ROOM_FOR_5, SMALL
 
@@ -30,9 +30,7 @@ def test_two_hundred_at_once_with_room_for_five(url: str, store: Store) -> None:
         ]
         assert [next_line(crowd) for crowd in crowds] == ["ready"] * PROCESSES
         for crowd in crowds:
-            assert crowd.stdin is not None
-            crowd.stdin.write("go\n")
-            crowd.stdin.flush()
+            say(crowd, "go")
         found: Counter[str] = Counter()
         for crowd in crowds:
             found.update(json.loads(next_line(crowd)))

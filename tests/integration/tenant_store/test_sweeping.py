@@ -111,6 +111,23 @@ def test_a_removal_is_finished(
     assert store.allocations() == ()
 
 
+def test_a_vm_that_was_ordered_again_meanwhile_is_not_removed(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """Another proxy ended the removal while this sweeper was looking."""
+    store.settle("vm-a", now=NOW)
+    begun = store.begin_removal("vm-a", lease_seconds=0, now=LATER)
+    fleets[1].put("vm-a", "acme", SMALL)
+
+    def order_again() -> None:
+        store.end_removal(begun, gone=True, now=LATER)
+        store.reserve("acme", "vm-a", SMALL, lease_seconds=LEASE_SECONDS, now=LATER)
+
+    fleets[0].before_answer = order_again
+    assert swept(store, *urls) == 1
+    assert "vm-a" in fleets[1].vms
+
+
 def test_a_change_ends_as_the_vm_is(
     store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
 ) -> None:

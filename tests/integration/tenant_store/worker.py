@@ -1,12 +1,15 @@
 """What a tenant proxy does with the store and the fleet, again and again, until it is killed.
 
-`python -m tests.integration.tenant_store.worker URL FLEET SEED`; prints a line once it begins.
+`python -m tests.integration.tenant_store.worker URL FLEET` makes one such process for each seed
+that it reads; each prints its number once it begins.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +18,7 @@ import httpx
 
 from ppn.errors import Refusal
 from ppn.fleet.identity import vm_id
+from ppn.log import configure_log
 from ppn.tenant.model import Allocation, Amount
 from ppn.tenant.store import Store
 from ppn.tenant.sweeper import Sweeper
@@ -94,18 +98,30 @@ class Proxy:
         return self.store.allocation(TENANT, vm_id(TENANT, key))
 
 
-def main(url: str, fleet: str, seed: int) -> None:
-    """Go on for ever."""
+def work(url: str, fleet: str, seed: int, parent: int) -> None:
+    """Go on for as long as the parent lives."""
     chance = random.Random(seed)
     with Store.open(url) as store, httpx.Client(base_url=fleet, timeout=REQUEST_SECONDS) as client:
         proxy = Proxy(store, client, chance)
         sweeper = Sweeper(store, [fleet], None, now)
-        print("ready", flush=True)
-        while True:
+        # In one piece: others write into the same pipe.
+        os.write(1, f"{os.getpid()}\n".encode())
+        while os.getppid() == parent:
             proxy.step()
             if chance.random() < 0.05:
                 asyncio.run(sweeper.sweep())
 
 
+def main(url: str, fleet: str) -> None:
+    """Make processes; what they import is imported once."""
+    configure_log()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    parent = os.getpid()
+    for seed in sys.stdin:
+        if os.fork() == 0:
+            work(url, fleet, int(seed), parent)
+            os._exit(0)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2])
