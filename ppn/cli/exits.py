@@ -6,12 +6,15 @@ from enum import IntEnum
 
 from ppn.errors import PpnError, Refusal
 
-# Said by this program itself, not by a service: a door that is shut, and a server that is not it.
+# What this program says itself, or sees another way than the status of a service would have it.
 OWN_STATUS = {
     "certificate_refused": 403,
     "controller_unreachable": 503,
     "plain_http": 403,
+    # HTTP says that it is forbidden; for a script it is a lack of room like any other.
+    "quota_exceeded": 409,
     "server_untrusted": 403,
+    "token_refused": 401,
     "token_unreadable": 403,
 }
 

@@ -94,10 +94,14 @@ def _hypervisor(evidence: Evidence) -> Iterator[Found]:
     node, name = evidence.report.node, evidence.node_name
     if node.disk.free_mib < DISK_MIB:
         yield "disk_full", name, f"{name}: {node.disk.free_mib} MiB are free below /var/lib/ppn"
-    emulated = not evidence.vm or (
-        evidence.placed is not None and evidence.placed.vm.accelerator == "tcg"
-    )
-    if not node.kvm.usable and emulated:
+    emulated = evidence.placed is not None and evidence.placed.vm.accelerator == "tcg"
+    if node.kvm.usable and emulated:
+        yield (
+            "kvm_broken",
+            name,
+            f"{name}: KVM counts as usable, and {evidence.subject} is emulated",
+        )
+    if not node.kvm.usable and (emulated or not evidence.vm):
         yield "kvm_missing", name, f"{name}: {node.kvm.reason}"
 
 

@@ -132,4 +132,6 @@ def _last_lines(path: Path) -> tuple[str, ...]:
             text = log.read(LOG_BYTES).decode(errors="replace")
     except OSError:
         return ()
-    return tuple(text.splitlines()[-LOG_LINES:])
+    # The lines of the command that started it; the arguments are told as such.
+    lines = [line for line in text.splitlines() if not line.endswith("\\")]
+    return tuple(lines[-LOG_LINES:])

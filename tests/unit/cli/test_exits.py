@@ -24,6 +24,7 @@ DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
         (PpnError("x", code="node_unknown"), Exit.NOT_FOUND),
         (Refusal("x", code="vm_unknown", constraint="c"), Exit.NOT_FOUND),
         (Refusal("x", code="memory_exhausted", constraint="c"), Exit.REFUSED),
+        (Refusal("x", code="quota_exceeded", constraint="c"), Exit.REFUSED),
         (Refusal("x", code="spec_invalid", constraint="c"), Exit.REFUSED),
         (Refusal("x", code="source_wrong", constraint="c"), Exit.UNAUTHORISED),
         (Refusal("x", code="plain_http", constraint="c"), Exit.UNAUTHORISED),

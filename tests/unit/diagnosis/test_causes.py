@@ -14,6 +14,7 @@ from ppn.diagnosis.evidence import Evidence, Trouble
 from ppn.errors import PpnError, Refusal
 from ppn.wire.agent import Timeline
 from ppn.wire.diagnosis import CertificateReport, Inspection, ServiceReport
+from ppn.wire.fleet import PlacedVm
 from ppn.wire.heartbeat import Alert
 from ppn.wire.problems import NodeRefusal, ProblemBody
 from tests.unit.diagnosis.samples import (
@@ -29,6 +30,7 @@ from tests.unit.diagnosis.samples import (
     refusal,
     spoilt,
 )
+from tests.unit.fleet.builders import report
 
 TLS = "node server cannot be reached: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
 NODE = Evidence("server", False, WELL.now, "1", examination=EXAMINATION, report=agent_report())
@@ -70,6 +72,9 @@ CASES = {
     ),
     "ports_empty": spoilt(decision=nowhere(refusal("ports_exhausted"))),
     "kvm_broken": failed("libvirt_failed", "cannot start: failed to initialize kvm: No such file"),
+    "kvm_broken (emulated)": spoilt(
+        placed=PlacedVm(node="server", vm=report("web", accelerator="tcg"))
+    ),
     "agent_down": asked("agent_unavailable", "the agent does not answer: timed out"),
     "agent_down (unit)": examined(
         services=(ServiceReport(unit="ppn-agent.service", state="failed", result="exit-code"),)
