@@ -238,7 +238,7 @@ def started() -> Iterator[Pool]:
         node.prepare(guest.cached())
         (node.root / "proc/net").symlink_to("/proc/net")
         node.paths.vms.mkdir(mode=0o711)
-        run(["mount", "-t", "tmpfs", "-o", "size=3g", "tmpfs", node.paths.vms], timeout=60)
+        run(["mount", "-t", "tmpfs", "-o", "size=6g", "tmpfs", node.paths.vms], timeout=60)
         stack.callback(run, ["umount", "-l", node.paths.vms], timeout=60)
         folder = root / "services"
         folder.mkdir()
