@@ -120,17 +120,25 @@ def synchronise_interface() -> None:
 
 
 @mesh_app.command()
-def customer(name: Annotated[str, typer.Argument(help="Its name in tenant_peers.")]) -> None:
+def customer(
+    name: Annotated[str, typer.Argument(help="Its name in tenant_peers.")], as_json: AsJson = False
+) -> None:
     """Print the WireGuard configuration to hand to a customer; run it where its tunnel ends.
 
     The private key is not in it: the customer made it, and keeps it.
 
     Exit codes: 0 printed; 1 no customer of that name has a tunnel that ends at this node.
+
+    Example: ppn mesh customer acme-laptop > acme-laptop.conf
     """
     interface = load_config(NODE)
     for one in interface.customers:
         if one.name == name:
-            typer.echo(customer_conf(one, interface.doors), nl=False)
+            conf = customer_conf(one, interface.doors)
+            if as_json:
+                print_json({"name": name, "configuration": conf})
+            else:
+                typer.echo(conf, nl=False)
             return
     known = ", ".join(one.name for one in interface.customers) or "none"
     raise PpnError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ppn.cli import order_options as options
 from ppn.cli.completion import vm_ids
 from ppn.cli.output import AsJson, print_json, working
 from ppn.cli.target import Target, asks_pool
@@ -21,65 +21,28 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids, show_default=False),
 ]
-KeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--key",
-        metavar="WORD",
-        help="Idempotency key: the same order under the same key is one VM, however often asked.",
-    ),
-]
-ImageName = Annotated[
-    str, typer.Argument(metavar="IMAGE", help="A guest image that nodes of the pool have.")
-]
 
 
 @vm_app.command()
 @asks_pool
 def create(
     target: Target,
-    image: ImageName,
-    owner: Annotated[
-        str | None, typer.Option(help="Whose VM it is; without it the operator's.")
-    ] = None,
-    vcpus: Annotated[int, typer.Option(min=1, help="Virtual CPUs.")] = 2,
-    memory_mib: Annotated[int, typer.Option(min=64, help="Memory in MiB.")] = 1024,
-    disk_gib: Annotated[int, typer.Option(min=1, help="Root disk in GiB.")] = 1,
-    disk: Annotated[
-        list[str] | None, typer.Option(metavar="NAME:GIB", help="A data disk; repeatable.")
-    ] = None,
-    label: Annotated[str, typer.Option(help="A word of the owner's own.")] = "",
-    affinity: Annotated[
-        str, typer.Option(metavar="LABEL", help="Only beside a VM of the owner with this label.")
-    ] = "",
-    anti_affinity: Annotated[
-        str, typer.Option(metavar="LABEL", help="Only where no VM of the owner has this label.")
-    ] = "",
-    port: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[HOST:]GUEST[/udp]",
-            help="A port of the guest that mesh nodes may reach; repeatable.",
-        ),
-    ] = None,
-    ssh_key: Annotated[
-        list[Path] | None,
-        typer.Option(help="A public key file that gets into the guest; repeatable."),
-    ] = None,
-    user_data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Cloud-config for the guest, as one JSON object."),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="What the guest calls itself; its id when not given.")
-    ] = None,
-    kvm: Annotated[
-        bool, typer.Option(help="Nodes with usable KVM first; one without when no other fits.")
-    ] = True,
-    policy: Annotated[
-        str, typer.Option(help="Among nodes that fit: spread, pack or kvm-first.")
-    ] = "spread",
-    key: KeyOption = None,
+    image: options.ImageName,
+    owner: options.Owner = None,
+    vcpus: options.Vcpus = 2,
+    memory_mib: options.MemoryMib = 1024,
+    disk_gib: options.DiskGib = 1,
+    disk: options.Disks = None,
+    label: options.Label = "",
+    affinity: options.Affinity = "",
+    anti_affinity: options.AntiAffinity = "",
+    port: options.Ports = None,
+    ssh_key: options.SshKeys = None,
+    user_data: options.UserData = None,
+    name: options.GuestName = None,
+    kvm: options.PreferKvm = True,
+    policy: options.Policy = "spread",
+    key: options.Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a VM made, and wait until it runs.
@@ -120,7 +83,7 @@ def batch(
     per_item: Annotated[
         bool, typer.Option(help="Each VM for itself; without it all of them or none.")
     ] = False,
-    key: KeyOption = None,
+    key: options.Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Have several VMs made: all of them or none.
