@@ -82,8 +82,10 @@ def _mesh(name: str, found: MeshReport) -> Iterator[Found]:
     for peer in found.peers:
         if peer.path == "none":
             yield "peer_silent", name, f"{name}: peer {peer.name} has no path"
-        elif peer.tunnel and (peer.handshake_seconds or HANDSHAKE_SECONDS) >= HANDSHAKE_SECONDS:
-            last = peer.handshake_seconds
+            continue
+        last = peer.handshake_seconds
+        # What goes through the relay needs no handshake of its own.
+        if peer.path == "direct" and peer.tunnel and (last is None or last >= HANDSHAKE_SECONDS):
             when = "never" if last is None else f"{last:.0f} s ago"
             yield "peer_silent", name, f"{name}: last handshake with {peer.name}: {when}"
 

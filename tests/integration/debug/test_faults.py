@@ -323,6 +323,8 @@ def test_every_verb_on_a_real_pool(pool: Pool, tmp_path: Path) -> None:
     (made, lost) = pool.json("vm", "batch", str(orders), "--per-item", accept=(7,))["items"]
     assert lost["problem"]["code"] == "no_capacity" and made.get("problem") is None, made
     vm = made["id"]
+    # A guest that is just booting does not hear its power button.
+    pool.node.wait_ready(vm)
     assert [one["vm"]["id"] for one in pool.json("vm", "list", "--owner", "acme")] == [vm]
     assert pool.json("vm", "attach", vm, "data:1")["vm"]["disks"]
     assert pool.json("vm", "stop", vm)["vm"]["state"] == "stopped"
