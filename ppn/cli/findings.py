@@ -38,6 +38,9 @@ def _plain(evidence: Evidence) -> dict[str, Any]:
     for name in parts:
         part: BaseModel | None = getattr(evidence, name)
         found[name] = part.model_dump(mode="json") if part is not None else None
+    found["quota"] = {
+        name: {"used": used, "ceiling": ceiling} for name, (used, ceiling) in evidence.quota.items()
+    }
     found["alerts"] = [alert.model_dump(mode="json") for alert in evidence.alerts]
     found["troubles"] = [
         {"who": one.who, "node": one.node, **one.error.as_dict()} for one in evidence.troubles
@@ -80,6 +83,10 @@ def show_evidence(evidence: Evidence) -> None:
     if evidence.console:
         _head("serial console")
         typer.echo("\n".join(evidence.console.splitlines()[-CONSOLE_LINES:]))
+    if evidence.quota:
+        _head("quota")
+        for name, (used, ceiling) in evidence.quota.items():
+            typer.echo(f"{name}  {used} of {ceiling}")
     if evidence.troubles:
         _head("not answered")
         for trouble in evidence.troubles:

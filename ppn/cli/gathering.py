@@ -115,7 +115,7 @@ def of_vm(target: Target, vm: str) -> Evidence:
         node=node,
         query={**query, "bytes": str(CONSOLE_BYTES)},
     )
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"quota": {} if node else _quota(questions)}
     if node:
         more["inspection"] = questions.ask(
             Inspection, f"{path}/inspect", who, node=node, query=query
@@ -181,6 +181,13 @@ def _node(questions: Questions, name: str) -> dict[str, Any]:
         "report": questions.ask(AgentReport, f"/nodes/{name}/report", who, node=name),
         "examination": questions.ask(Examination, f"/nodes/{name}/examination", who, node=name),
     }
+
+
+def _quota(questions: Questions) -> dict[str, tuple[int, int]]:
+    """What is used and what may be of the tenant who asks, by what is counted."""
+    found = questions.raw("/quota", "the tenant proxy") or {}
+    used, ceiling = found.get("used", {}), found.get("ceiling", {})
+    return {name: (used[name], ceiling[name]) for name in sorted(used.keys() & ceiling.keys())}
 
 
 def _alerts(questions: Questions) -> tuple[Alert, ...]:

@@ -190,9 +190,9 @@ def show_batch(found: Mapping[str, Any]) -> None:
 def show(found: Mapping[str, Any]) -> None:
     """One VM as it was answered, with its ports."""
     show_vms([found])
-    vm = found.get("vm", found) or {}
+    vm = found.get("vm") or found
     for port in vm.get("ports", ()):
-        where = f"{found.get('node') or vm.get('node') or 'its node'}:{port['host']}"
+        where = f"{found['node']}:{port['host']}" if "node" in found else "open"
         typer.echo(f"port {port['guest']}/{port['protocol']}: {where}")
     for warning in found.get("warnings", ()):
         typer.echo(f"ppn: {warning}", err=True)
@@ -208,11 +208,11 @@ def show_vms(found: Iterable[Mapping[str, Any]]) -> None:
 
 def _cells(one: Mapping[str, Any], placed: bool) -> tuple[str, ...]:
     vm = one.get("vm", one)
-    node = str(one.get("node", "-")) + (" (silent)" if one.get("stale") else "")
+    silent = " (silent)" if one.get("stale") or vm.get("stale") else ""
     return (
         str(vm["id"]),
-        *((node,) if placed else ()),
-        str(vm.get("state", "-")),
+        *((str(one.get("node", "-")) + silent,) if placed else ()),
+        str(vm.get("state", "-")) + ("" if placed else silent),
         str(vm.get("owner") or "-"),
         f"{vm.get('vcpus')} vCPU, {vm.get('memory_mib')} MiB",
         str(vm.get("address") or "-"),

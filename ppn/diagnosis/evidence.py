@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,6 +77,7 @@ class Evidence:
         report: the same node as its agent sees it now.
         examination: the same node beyond its VMs.
         alerts: of the pool as a whole.
+        quota: of the tenant who asks: what is used and what may be, by what is counted.
     """
 
     subject: str
@@ -93,6 +94,7 @@ class Evidence:
     report: AgentReport | None = None
     examination: Examination | None = None
     alerts: tuple[Alert, ...] = ()
+    quota: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def node_name(self) -> str:

@@ -33,6 +33,7 @@ def reckoned(evidence: Evidence) -> Iterator[Found]:
         yield from _examined(evidence, evidence.examination)
     yield from _hypervisor(evidence)
     yield from _seed(evidence)
+    yield from _quota(evidence)
 
 
 def _examined(evidence: Evidence, found: Examination) -> Iterator[Found]:
@@ -114,6 +115,15 @@ def _seed(evidence: Evidence) -> Iterator[Found]:
     if found.seed != "ok":
         name = evidence.node_name
         yield "seed_damaged", name, f"{name}: the seed volume of {found.vm} is {found.seed}"
+
+
+def _quota(evidence: Evidence) -> Iterator[Found]:
+    """A full ceiling explains a VM that is not there; one that is there it does not harm."""
+    if not any(trouble.error.code == "vm_unknown" for trouble in evidence.troubles):
+        return
+    for name, (used, ceiling) in evidence.quota.items():
+        if used >= ceiling:
+            yield "quota_exceeded", "", f"of {name} {used} of {ceiling} are taken"
 
 
 def _seconds(moment: str) -> float:

@@ -200,6 +200,15 @@ def test_a_missing_vm_is_only_a_consequence_of_why_it_was_not_made() -> None:
     assert [cause.code for cause in diagnose(alone)] == ["vm_unknown"]
 
 
+def test_a_full_quota_explains_a_vm_that_was_not_made() -> None:
+    """CLI-04: and is no fault of one that is there."""
+    unknown = Trouble("the tenant proxy", Refusal("no vm", code="vm_unknown", constraint="c"))
+    quota = {"vms": (5, 5), "vcpus": (5, 8)}
+    (only,) = diagnose(Evidence("web", True, 0.0, troubles=(unknown,), quota=quota))
+    assert (only.code, only.evidence) == ("quota_exceeded", ("of vms 5 of 5 are taken",))
+    assert diagnose(spoilt(quota=quota)) == ()
+
+
 def test_what_has_no_name_is_told_in_its_own_words() -> None:
     (only,) = diagnose(failed("very_new", "the moon is in the way"))
     assert (only.code, only.title) == ("very_new", "the moon is in the way")
