@@ -94,7 +94,7 @@ def _add_unknown(found: dict[tuple[str, str], Cause], statement: Statement) -> N
         Cause(
             statement.code or "unknown",
             "error",
-            statement.text,
+            statement.text or f"{statement.who} failed",
             statement.hint or "look into the service's log for the correlation id",
             (str(statement),),
         ),

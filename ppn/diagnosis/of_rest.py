@@ -19,6 +19,12 @@ OF_REST = (
         codes_of("outcome_unknown", "vm_undecided", "vm_busy", "order_elsewhere", "agent_timeout"),
     ),
     Kind(
+        "hypervisor_failed",
+        "libvirt or a program on {node} could not do what was asked",
+        "what it said stands beside this, and in QEMU's log; on {node}: `journalctl -u libvirtd`",
+        codes_of("libvirt_failed", "command_failed", "file_failed", "vm_not_running"),
+    ),
+    Kind(
         "unmanaged",
         "something on {node} came another way than through ppn",
         "find out who made it and remove it by hand; `ppn fleet alerts` names it",
@@ -68,8 +74,8 @@ OF_REST = (
     ),
     Kind(
         "vm_unknown",
-        "no node has {subject}, and this controller did not decide on it lately",
-        "`ppn vm list` shows what there is; ask the controller that took the order",
+        "there is no VM {subject}",
+        "`ppn vm list` shows what there is; if another controller took the order, ask that one",
         codes_of("vm_unknown", "decision_unknown"),
     ),
     Kind(

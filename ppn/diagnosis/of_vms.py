@@ -143,7 +143,7 @@ OF_VMS = (
         "the QEMU of {subject} ended by itself or was killed",
         "start it: `ppn vm start {subject}`; on {node}, `journalctl -k` says whether memory ran"
         " out",
-        codes_of("qemu_gone", "vm_not_running"),
+        codes_of("qemu_gone"),
     ),
     Kind(
         "domain_missing",

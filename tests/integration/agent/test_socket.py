@@ -324,6 +324,7 @@ def test_service_manager_is_told(stopped: Agent, tmp_path: Path) -> None:
 
 def test_started_without_what_it_needs(stopped: Agent) -> None:
     """What is missing is named, with the next step."""
+    stopped.node.paths.agent_settings.parent.mkdir(parents=True, exist_ok=True)
     stopped.node.paths.agent_settings.unlink(missing_ok=True)
     for settings_file, word in (
         (None, "agent.json"),

@@ -111,6 +111,7 @@ CASES = {
     "domain_missing": alert("domain_missing"),
     "sidecar_damaged": alert("sidecar_damaged"),
     "agent_ended": failed("agent_ended", "the agent ended during define"),
+    "hypervisor_failed": failed("libvirt_failed", ""),
     "node_silent": spoilt(decision=nowhere(refusal("node_stale"))),
     "memory_full": spoilt(decision=nowhere(refusal("memory_exhausted"))),
     "cpus_full": failed("vcpus_exhausted", "no CPUs"),
@@ -212,6 +213,8 @@ def test_a_full_quota_explains_a_vm_that_was_not_made() -> None:
 def test_what_has_no_name_is_told_in_its_own_words() -> None:
     (only,) = diagnose(failed("very_new", "the moon is in the way"))
     assert (only.code, only.title) == ("very_new", "the moon is in the way")
+    (only,) = diagnose(failed("very_new", ""))
+    assert only.title == "spawn at admit on server failed"
 
 
 TEXTS = st.sampled_from([TLS + "certificate has expired", "timed out", "seed.iso", "{odd}", ""])
