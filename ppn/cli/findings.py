@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel
 
-from ppn.cli.output import print_table
+from ppn.cli.output import print_table, say
 from ppn.cli.watching import show_timeline
 from ppn.diagnosis.causes import Cause
 from ppn.diagnosis.evidence import Evidence, said
@@ -51,10 +51,10 @@ def _plain(evidence: Evidence) -> dict[str, Any]:
 def show_causes(causes: Sequence[Cause]) -> None:
     """Each cause with its next step and what shows it."""
     if not causes:
-        typer.secho("nothing is wrong, as far as can be seen", fg=typer.colors.GREEN)
+        say("nothing is wrong, as far as can be seen", fg=typer.colors.GREEN)
     for cause in causes:
         colour = typer.colors.YELLOW if cause.grade == "warning" else typer.colors.RED
-        typer.secho(f"{cause.grade}  {cause.title} ({cause.code})", fg=colour, bold=True)
+        say(f"{cause.grade}  {cause.title} ({cause.code})", fg=colour, bold=True)
         typer.echo(f"  next step  {cause.step}")
         for line in cause.evidence:
             typer.echo(f"  shown by   {line}")
@@ -94,7 +94,7 @@ def show_evidence(evidence: Evidence) -> None:
 
 
 def _head(title: str) -> None:
-    typer.secho(f"\n{title}", bold=True)
+    say(f"\n{title}", bold=True)
 
 
 def _decision(decision: Decision) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -24,6 +25,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     typer.echo(json.dumps(value))
+
+
+def say(text: str, **style: Any) -> None:
+    """A line of text in a style, plain where NO_COLOR is set or nobody watches.
+
+    Args:
+        text: the line.
+        style: as `typer.style` takes it.
+    """
+    typer.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: int = 1) -> None:
