@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppn.cli import tenant_output as output
+from ppn.cli.output import AsJson
 from ppn.errors import PpnError, Refusal
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ StoreUrl = Annotated[
         "--store", metavar="URL", help="Another store than the settings name; no password in it."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant: the owner of its VMs.")]
 MemoryMib = Annotated[int | None, typer.Option("--memory-mib", help="Most memory, in MiB.")]
 Vcpus = Annotated[int | None, typer.Option("--vcpus", help="Most virtual CPUs.")]
@@ -59,13 +59,17 @@ TokenFile = Annotated[
 
 
 @tenant_app.command()
-def init(settings: SettingsFile = SETTINGS, store: StoreUrl = None) -> None:
+def init(
+    settings: SettingsFile = SETTINGS, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Make the tenant store, or bring it to this version; the tenant proxy does so by itself.
 
     Exit codes: 0 it is up to date; 1 it cannot be used, or was made by a newer ppn.
+
+    Example: ppn tenant init
     """
     with _opened(settings, store, upgrade=True):
-        typer.echo("the tenant store is up to date")
+        typer.echo(json.dumps({"ok": True}) if as_json else "the tenant store is up to date")
 
 
 @tenant_app.command()
@@ -202,7 +206,9 @@ def set_(
 
 
 @tenant_app.command()
-def remove(name: Name, settings: SettingsFile = SETTINGS, store: StoreUrl = None) -> None:
+def remove(
+    name: Name, settings: SettingsFile = SETTINGS, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Forget a tenant and its tokens; refused while it has VMs.
 
     Exit codes: 0 forgotten; 1 the store or the audit log cannot be used; 3 refused.
@@ -213,7 +219,8 @@ def remove(name: Name, settings: SettingsFile = SETTINGS, store: StoreUrl = None
 
     with opened_provisioning(_settings(settings, store)) as provisioning:
         provisioning.remove(name)
-    typer.echo(f"{name} is forgotten, with its tokens")
+    removed = json.dumps({"removed": name})
+    typer.echo(removed if as_json else f"{name} is forgotten, with its tokens")
 
 
 @token_app.command()
@@ -256,6 +263,7 @@ def revoke(
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id, never its text.")],
     settings: SettingsFile = SETTINGS,
     store: StoreUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """End a token for good, at once on every proxy.
 
@@ -268,6 +276,9 @@ def revoke(
 
     with opened_provisioning(_settings(settings, store)) as provisioning:
         ended = provisioning.revoke(token)
+    if as_json:
+        typer.echo(json.dumps(output.token_data(ended)))
+        return
     typer.echo(f"token {ended.id} of {ended.tenant or 'the operator'} is revoked")
 
 

@@ -16,9 +16,10 @@ from ppn.cli import app as root
 from ppn.cli.exits import MEANING
 
 PPN = Path(sys.executable).with_name("ppn")
-# They run until they are told to stop, or change something and have nothing to tell.
+# They run until they are told to stop, or change something and have nothing to tell, or speak JSON
+# alone.
 SILENT = {
-    "audit witness",
+    "audit prove",
     "host agent",
     "mesh keep-paths",
     "mesh sync",
