@@ -38,7 +38,7 @@ MEANING = {
     Exit.USAGE: "the command line is wrong; nothing was asked",
     Exit.REFUSED: "refused, with the constraint that binds; nothing was changed",
     Exit.NOT_FOUND: "there is no such VM, node or thing",
-    Exit.UNREACHABLE: "nobody answered, or not in time; the same command may be repeated",
+    Exit.UNREACHABLE: "nobody answered in time, or something needed is away; it may be repeated",
     Exit.UNAUTHORISED: "not allowed: token, address or certificate, ours or the server's",
     Exit.FINDINGS: "it was looked, and something is wrong: the output says what",
 }

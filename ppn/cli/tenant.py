@@ -93,7 +93,7 @@ def create(
 ) -> None:
     """Provision a customer: its ceiling, and its first token, which is shown this once.
 
-    Exit codes: 0 made; 1 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 made; 5 the store or the audit log cannot be used; 3 refused.
 
     Example: ppn tenant create acme --default-ceiling --memory-mib 16384
     """
@@ -130,7 +130,7 @@ def list_tenants(
 ) -> None:
     """Every tenant: what is used of what it may have.
 
-    Exit codes: 0 shown; 1 the store cannot be used.
+    Exit codes: 0 shown; 5 the store cannot be used.
 
     Example: ppn tenant list --json
     """
@@ -152,7 +152,7 @@ def show(
 ) -> None:
     """One tenant: its ceiling, what is used, what each VM takes, and its tokens.
 
-    Exit codes: 0 shown; 1 the store cannot be used; 3 there is no such tenant.
+    Exit codes: 0 shown; 5 the store cannot be used; 4 there is no such tenant.
 
     Example: ppn tenant show acme
     """
@@ -187,7 +187,7 @@ def set_(
 
     A ceiling below what is used takes nothing away: until enough is gone, nothing may grow.
 
-    Exit codes: 0 set; 1 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 set; 5 the store or the audit log cannot be used; 3 refused.
 
     Example: ppn tenant set acme --vms 10
     """
@@ -211,7 +211,7 @@ def remove(
 ) -> None:
     """Forget a tenant and its tokens; refused while it has VMs.
 
-    Exit codes: 0 forgotten; 1 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 forgotten; 5 the store or the audit log cannot be used; 3 refused.
 
     Example: ppn tenant remove acme
     """
@@ -237,7 +237,7 @@ def issue(
 ) -> None:
     """Issue one more token, which is shown this once.
 
-    Exit codes: 0 issued; 1 the store or the audit log cannot be used; 2 not one of NAME and
+    Exit codes: 0 issued; 5 the store or the audit log cannot be used; 2 not one of NAME and
     --operator; 3 refused.
 
     Example: ppn tenant token issue acme --days 90 --token-file acme.token
@@ -267,7 +267,7 @@ def revoke(
 ) -> None:
     """End a token for good, at once on every proxy.
 
-    Exit codes: 0 revoked, or it was before; 1 the store or the audit log cannot be used; 3 there is
+    Exit codes: 0 revoked, or it was before; 5 the store or the audit log cannot be used; 4 there is
     no such token.
 
     Example: ppn tenant token revoke 380234d5eed1c75b
@@ -293,7 +293,7 @@ def list_tokens(
 ) -> None:
     """Tokens, the oldest first: whose, until when, and whether they are in force.
 
-    Exit codes: 0 shown; 1 the store cannot be used.
+    Exit codes: 0 shown; 5 the store cannot be used.
 
     Example: ppn tenant token list acme
     """

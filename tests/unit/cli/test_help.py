@@ -82,8 +82,9 @@ def test_help_ends_with_the_exit_codes() -> None:
     done = subprocess.run(
         [PPN, "--help"], capture_output=True, text=True, timeout=60, env=environment, check=True
     )
+    said = " ".join(done.stdout.split())
     for code, meaning in MEANING.items():
-        assert f"{code.value}  {meaning}" in " ".join(done.stdout.split(" "))
+        assert f"{code.value} {meaning}." in said
 
 
 @pytest.mark.parametrize("group", root.GROUPS)
