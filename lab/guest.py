@@ -30,11 +30,7 @@ DRIVERS = (
     "qemu_fw_cfg",
 )
 # What the tiny guest needs besides what every first program does.
-<<<<<<< HEAD
 WORKING_APPLETS = ("awk", "httpd", "ip", "nc", "umount")
-=======
-MORE_APPLETS: tuple[str, ...] = ("awk", "httpd", "ip", "nc", "umount")
->>>>>>> 50bcf13 (Hold the other groups to the command line's rules: an example, JSON, one table of codes)
 # What it shows itself with: `ppn.show=1`.
 SHOWING_APPLETS = ("base64", "cp", "dmesg", "find", "grep", "gzip", "ping", "sed", "tar", "xargs")
 MORE_APPLETS = (*WORKING_APPLETS, *SHOWING_APPLETS)
