@@ -150,8 +150,8 @@ def test_nothing_is_changed_without_an_audit_log(node: Node) -> None:
 def test_a_token_file_is_its_owners_alone_and_never_replaced(node: Node) -> None:
     """TEN-03: and nothing is left of it when no token was issued."""
     path = node.folder / "acme.token"
-    words = ("token", "issue", "acme", "--token-file", str(path))
-    assert "tenant_unknown" in node.refused(*words, code=4)
+    unknown = ("token", "issue", "acme", "--token-file", str(path))
+    assert "tenant_unknown" in node.refused(*unknown, code=4)
     assert not path.exists()
     printed = node.ppn("create", "acme", "--default-ceiling", "--token-file", str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
