@@ -13,6 +13,8 @@ class PpnError(Exception):
     """
 
     code = "error"
+    # Of the request that met it, when a service said so: stands in the log lines of every hop.
+    correlation_id = ""
 
     def __init__(self, message: str, *, code: str | None = None, hint: str = "") -> None:
         super().__init__(message)
@@ -26,6 +28,8 @@ class PpnError(Exception):
         fields: dict[str, object] = {"code": self.code, "message": self.message}
         if self.hint:
             fields["hint"] = self.hint
+        if self.correlation_id:
+            fields["correlation_id"] = self.correlation_id
         return fields
 
     def __str__(self) -> str:

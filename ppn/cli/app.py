@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,18 +9,33 @@ from importlib import import_module
 import typer
 
 from ppn import __version__
-from ppn.errors import PpnError, Refusal
+from ppn.cli import exits
+from ppn.cli.completion import typed_words
+from ppn.cli.output import print_error
+from ppn.errors import PpnError
 
 app = typer.Typer(
     name="ppn",
-    help="A private VM pool: VMs, what this node runs, mesh paths, ledger, certificates.",
+    help="A private VM pool: VMs, nodes, the fleet, and why something is not as it should be.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
-GROUPS = ("audit", "ca", "host", "ledger", "mesh", "reconcile", "tenant", "vm")
-EXIT_ERROR = 1
-EXIT_REFUSED = 3
+# One module of this package for each, imported when it is needed.
+GROUPS = (
+    "audit",
+    "ca",
+    "debug",
+    "fleet",
+    "host",
+    "ledger",
+    "mesh",
+    "node",
+    "reconcile",
+    "tenant",
+    "vm",
+)
 
 
 def add_groups(words: Sequence[str]) -> None:
@@ -45,26 +59,26 @@ def version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=f"Exit codes:\n\n{exits.table()}")
 def root(
     show_version: bool = typer.Option(
         False, "--version", callback=version, is_eager=True, help="Print the version and end."
     ),
 ) -> None:
-    """A private VM pool: VMs, what this node runs, mesh paths, ledger, certificates.
+    """A private VM pool: VMs, nodes, the fleet, and why something is not as it should be.
 
-    Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused, with the constraint that binds.
+    Data go to standard output, everything else to standard error. With --json both are JSON.
+    NO_COLOR turns colours off.
+
+    Example: ppn vm create debian-13 --vcpus 2 --memory-mib 2048
     """
 
 
 def main() -> None:
     """Entry point of the `ppn` command."""
-    add_groups(sys.argv[1:])
+    add_groups(sys.argv[1:] or typed_words())
     try:
         app()
     except PpnError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": error.as_dict()}), file=sys.stderr)
-        else:
-            print(f"ppn: {error}", file=sys.stderr)
-        sys.exit(EXIT_REFUSED if isinstance(error, Refusal) else EXIT_ERROR)
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(exits.exit_of(error))

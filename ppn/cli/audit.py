@@ -132,6 +132,8 @@ def check(
     A bundle cannot show that no entry was left out of it.
 
     Exit codes: 0 all proven; 1 something in it is not.
+
+    Example: ppn audit check acme.json --key audit.key.vkey
     """
     from ppn.audit import proof
 
@@ -169,6 +171,8 @@ def show(
     Nothing is verified: see `ppn audit verify`.
 
     Exit codes: 0 printed; 1 no log there, or a line that is no entry.
+
+    Example: ppn audit show /var/lib/ppn-tenant/audit --json
     """
     from ppn.audit.read import Filter, entries
 
@@ -190,6 +194,8 @@ def tail(
     """Print the last entries of a log; with --json one object on each line.
 
     Exit codes: 0 printed; 1 no log there, or a line that is no entry.
+
+    Example: ppn audit tail /var/lib/ppn-tenant/audit
     """
     from ppn.audit.read import Filter, entries
 
@@ -215,6 +221,8 @@ def fork(
     """Compare two signed checkpoints of one log: are they proof that it has two histories?
 
     Exit codes: 0 they go together; 1 a fork (`audit_fork`), or it cannot be told (`undecided`).
+
+    Example: ppn audit fork earlier.checkpoint later.checkpoint --key audit.key.vkey
     """
     from ppn.audit.checkpoint import verified
     from ppn.audit.fork import compare

@@ -11,6 +11,7 @@ from cryptography import x509
 from rich.console import Console
 from rich.table import Table
 
+from ppn.cli.output import AsJson, print_json
 from ppn.durable import write_atomic
 from ppn.pool import certificates, keys
 from ppn.pool.certificates import CertificateUnusable, Subject
@@ -29,7 +30,6 @@ CertificateFile = Annotated[
     Path,
     typer.Option("--certificate", envvar="PPN_CA_CERTIFICATE", help="The authority's certificate."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
 @ca_app.command()
@@ -37,6 +37,7 @@ def init(
     key: Annotated[Path, typer.Argument(help="Where the private key goes; the folder exists.")],
     certificate: Annotated[Path, typer.Option(help="Where the certificate goes.")],
     title: Annotated[str, typer.Option("--name", help="What the authority is called.")] = "ppn",
+    as_json: AsJson = False,
 ) -> None:
     """Make the pool's authority: KEY (mode 0600), KEY.pub and its certificate.
 
@@ -44,6 +45,8 @@ def init(
     the pool's deploy and never leaves that machine. No existing file is replaced.
 
     Exit codes: 0 made; 1 a file is in the way, or a folder cannot be written.
+
+    Example: ppn ca init ~/mypool/ca.key --certificate ~/mypool/ca.crt
     """
     if certificate.exists() or certificate.is_symlink():
         raise CertificateUnusable(
@@ -55,9 +58,13 @@ def init(
     now = datetime.now(UTC)
     made = certificates.authority_certificate(keys.load_private(key), title, now)
     _write(certificate, certificates.pem([made]))
+    sha256 = certificates.fingerprint(made)
+    if as_json:
+        print_json({"key": str(key), "certificate": str(certificate), "sha256": sha256})
+        return
     typer.echo(f"private key  {key} (mode 0600: stays on this machine)")
     typer.echo(f"certificate  {certificate} (goes to the nodes)")
-    typer.echo(f"sha256       {certificates.fingerprint(made)}")
+    typer.echo(f"sha256       {sha256}")
 
 
 @ca_app.command()
@@ -72,6 +79,7 @@ def sign(
     ] = None,
     role: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
     days: Annotated[int, typer.Option(min=1, max=825, help="How long it holds.")] = 397,
+    as_json: AsJson = False,
 ) -> None:
     """Sign a request by hand; the pool's deploy does this for every node by itself.
 
@@ -92,6 +100,9 @@ def sign(
     found = certificates.request_from_pem(_read(request))
     made = certificates.sign(authority, found, subject, datetime.now(UTC), timedelta(days=days))
     _write(output, certificates.pem([made]))
+    if as_json:
+        print_json({"output": str(output), **_row(made)})
+        return
     typer.echo(f"{output}: {_title(made)}, until {made.not_valid_after_utc:%Y-%m-%d}")
 
 
@@ -103,10 +114,12 @@ def show(
     """Show every certificate of a file: whom it names, its roles, until when, who signed it.
 
     Exit codes: 0 shown; 1 missing or damaged.
+
+    Example: ppn ca show /etc/ppn/tls/node.crt
     """
     rows = [_row(one) for one in certificates.read_bundle(bundle)]
     if as_json:
-        Console().print_json(data={"certificates": rows})
+        print_json({"certificates": rows})
         return
     table = Table("of", "address", "roles", "until", "due", "signed by", box=None, pad_edge=False)
     for row in rows:

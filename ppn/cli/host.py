@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppn.cli.output import AsJson, print_json
 from ppn.host.paths import Paths
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ host_app = typer.Typer(
     help="This node's VMs, pool and capabilities. Run on the node, as root.",
     no_args_is_help=True,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @host_app.command()
@@ -53,7 +51,7 @@ def list_vms(as_json: AsJson = False) -> None:
 
     node = read_state(Paths.from_environment())
     if as_json:
-        _print_json({"vms": [vm.model_dump(mode="json") for vm in node.vms]})
+        print_json({"vms": [vm.model_dump(mode="json") for vm in node.vms]})
     else:
         _show_vms(node)
 
@@ -78,7 +76,7 @@ def apply(as_json: AsJson = False) -> None:
         from ppn.host.apply import apply as apply_spec
 
         done = apply_spec(spec, paths).as_dict()
-    _print_json(done)
+    print_json(done)
 
 
 @host_app.command()
@@ -103,7 +101,7 @@ def detach(
         from ppn.host.detach import detach as detach_disk
 
         done = changed(detach_disk(vm, disk, paths, discard=discard))
-    _print_json(done)
+    print_json(done)
 
 
 @host_app.command()
@@ -123,7 +121,7 @@ def enforce(as_json: AsJson = False) -> None:
         from ppn.host.enforce import enforce as enforce_ledger
 
         done = enforce_ledger(paths).as_dict()
-    _print_json(done)
+    print_json(done)
 
 
 @host_app.command()
@@ -147,7 +145,7 @@ def balloon(
 
         done = move_balloon(vm, mib, paths).as_dict()
     if as_json:
-        _print_json(done)
+        print_json(done)
         return
     _show_memory("before", VmMemory.model_validate(done["before"]))
     _show_memory("after", VmMemory.model_validate(done["after"]))
@@ -180,7 +178,7 @@ def probe_kvm(
             probed, verdict = ensure_verdict(paths, read_boot_id(paths), again=again)
         done = {"changed": probed, **verdict.model_dump()}
     if as_json:
-        _print_json(done)
+        print_json(done)
     else:
         typer.echo(f"KVM {'usable' if done['usable'] else 'not usable'}: {done['reason']}")
 
@@ -192,7 +190,10 @@ def agent() -> None:
     It listens on a Unix socket alone, for root and the node proxy. While it runs, the other
     commands here go through it.
 
-    Exit codes: 0 told to stop; 1 another agent runs, or the node or its settings cannot be read.
+    Exit codes: 0 told to stop; 1 another agent runs, or the node or its settings cannot be read;
+    5 there are no settings, or no such user as they name.
+
+    Example: ppn host agent
     """
     from ppn.host.agent.app import run
     from ppn.log import configure_log
@@ -222,16 +223,12 @@ def network(as_json: AsJson = False) -> None:
 
     change = synchronise(Paths.from_environment())
     found = change.network
-    _print_json(
+    print_json(
         {
             "network": found.model_dump(mode="json") if found is not None else None,
             "guests": {name: guest.lease.model_dump() for name, guest in change.guests.items()},
         }
     )
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value))
 
 
 def _show_memory(when: str, memory: VmMemory) -> None:

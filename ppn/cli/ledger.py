@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ppn.cli.output import AsJson, print_json
 from ppn.errors import Refusal
 from ppn.host.paths import Paths
 from ppn.pool import keys, store
@@ -47,7 +49,6 @@ KeyFile = Annotated[
     Path,
     typer.Option("--key", envvar="PPN_OPERATOR_KEY", help="The operator's private key file."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @ledger_app.command()
@@ -56,6 +57,7 @@ def keygen(
     public: Annotated[
         Path | None, typer.Option(help="Where the public key goes; by default KEY.pub.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the operator's key pair: KEY (mode 0600) and KEY.pub (or the file of --public).
 
@@ -64,9 +66,14 @@ def keygen(
     No existing file is replaced.
 
     Exit codes: 0 made; 1 a file is in the way, or the folder cannot be written.
+
+    Example: ppn ledger keygen ~/mypool/operator.key
     """
     public = public or keys.public_path(key)
     made = keys.generate(key, public)
+    if as_json:
+        print_json({"key": str(key), "public": str(public), "sha256": keys.fingerprint(made)})
+        return
     typer.echo(f"private key  {key} (mode 0600: stays on this machine)")
     typer.echo(f"public key   {public} (goes to the nodes)")
     typer.echo(f"sha256       {keys.fingerprint(made)}")
@@ -84,13 +91,13 @@ def show(
     `ppn ledger verify`.
 
     Exit codes: 0 shown; 1 damaged or not readable.
+
+    Example: ppn ledger show --json
     """
     found = store.load(ledger, keys.load_public(trusted))
     rows = _rows(found)
     if as_json:
-        Console().print_json(
-            data={"entries": len(found.entries), "head": found.head, "grants": rows}
-        )
+        print_json({"entries": len(found.entries), "head": found.head, "grants": rows})
         return
     table = Table("vm", "weight", "minimum MiB", "since", "entries", box=None, pad_edge=False)
     for row in rows:
@@ -112,6 +119,7 @@ def set_(
         int | None,
         typer.Option(help="Balloon minimum in MiB; without it as it is, needed for a new VM."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Sign a VM's CPU weight and balloon minimum, on the operator's machine.
 
@@ -120,6 +128,8 @@ def set_(
     inventory's values again.
 
     Exit codes: 0 signed or already so; 1 the ledger or the key is unusable; 3 refused.
+
+    Example: ppn ledger set web --weight 300 --minimum 128 --ledger ledger.jsonl --key operator.key
     """
     private = keys.load_private(key)
     now = store.load(ledger, private.public_key()).latest(vm)
@@ -137,6 +147,9 @@ def set_(
         base.minimum_mib if minimum is None else minimum,
     )
     changed = store.extend(ledger, private, {vm: wanted}, datetime.now(UTC))
+    if as_json:
+        print_json({**asdict(wanted), "changed": bool(changed)})
+        return
     typer.echo(
         f"{vm}: weight {wanted.weight}, minimum {wanted.minimum_mib} MiB, {_outcome(changed)}"
     )
@@ -147,6 +160,7 @@ def withdraw(
     vm: Annotated[str, typer.Argument(help="The VM's name.")],
     ledger: OwnLedgerFile,
     key: KeyFile,
+    as_json: AsJson = False,
 ) -> None:
     """Sign the end of a VM's grant, on the operator's machine.
 
@@ -154,8 +168,13 @@ def withdraw(
     nothing is added.
 
     Exit codes: 0 signed or already so; 1 the ledger or the key is unusable; 3 refused.
+
+    Example: ppn ledger withdraw web --ledger ledger.jsonl --key operator.key
     """
     changed = store.extend(ledger, keys.load_private(key), {vm: Withdrawal(vm)}, datetime.now(UTC))
+    if as_json:
+        print_json({"vm": vm, "changed": bool(changed)})
+        return
     typer.echo(f"{vm}: no grant, {_outcome(changed)}")
 
 
@@ -171,6 +190,8 @@ def verify(
     that was cut at the end of a line verifies, but has another head.
 
     Exit codes: 0 sound; 1 missing, or damaged: the error names the first entry that broke.
+
+    Example: ppn ledger verify --ledger ledger.jsonl --trusted operator.key.pub
     """
     key = keys.load_public(trusted)
     data = store.read_bytes(ledger)
@@ -182,7 +203,7 @@ def verify(
         )
     found = read(data, key)
     if as_json:
-        Console().print_json(data={"ok": True, "entries": len(found.entries), "head": found.head})
+        print_json({"ok": True, "entries": len(found.entries), "head": found.head})
         return
     typer.echo(f"{ledger}: {len(found.entries)} entries, all sound, head {found.head}")
 
@@ -205,8 +226,8 @@ def install(as_json: AsJson = False) -> None:
     store.check_size(data, "standard input")
     done = store.install(NODE.ledger, data, keys.load_public(NODE.operator_key))
     if as_json:
-        Console().print_json(
-            data={
+        print_json(
+            {
                 "changed": done.changed,
                 "entries": len(done.ledger.entries),
                 "head": done.ledger.head,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ppn.cli.output import AsJson, print_json
 from ppn.errors import PpnError
 from ppn.log import configure_log
 from ppn.mesh import app as keeper
@@ -28,8 +28,6 @@ mesh_app = typer.Typer(
 
 NODE = MeshPaths.from_environment()
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-
 
 @mesh_app.command()
 def status(as_json: AsJson = False) -> None:
@@ -38,12 +36,14 @@ def status(as_json: AsJson = False) -> None:
     With --json a state that is no longer written is shown too, and says `"stale": true`.
 
     Exit codes: 0 shown; 1 the path keeper has written no state, or has stopped writing it.
+
+    Example: ppn mesh status
     """
     state = mesh_status.read(NODE.state)
     now = time.time()
     stale = state.is_stale(now)
     if as_json:
-        typer.echo(json.dumps({**asdict(state), "stale": stale}, indent=2))
+        print_json({**asdict(state), "stale": stale})
         return
     table = Table("peer", "address", "path", "since", "evidence", "failures", box=None)
     for peer in state.peers:
@@ -66,12 +66,18 @@ def status(as_json: AsJson = False) -> None:
 
 
 @mesh_app.command()
-def paths() -> None:
+def paths(as_json: AsJson = False) -> None:
     """Print a line for each peer: its name and its path (direct, relay or none).
 
     Exit codes: 0 printed; 1 the path keeper has written no state.
+
+    Example: ppn mesh paths
     """
-    for peer in mesh_status.read(NODE.state).peers:
+    peers = mesh_status.read(NODE.state).peers
+    if as_json:
+        print_json({peer.name: peer.path for peer in peers})
+        return
+    for peer in peers:
         typer.echo(f"{peer.name} {peer.path}")
 
 
@@ -80,6 +86,8 @@ def keep_paths() -> None:
     """Run the path keeper; ppn-path-keeper.service does.
 
     Exit codes: 0 told to stop; 1 the mesh interface or its configuration is not there.
+
+    Example: ppn mesh keep-paths
     """
     configure_log()
     asyncio.run(keeper.serve(NODE))
@@ -90,6 +98,8 @@ def use_relay() -> None:
     """Put every peer on the relay, as it must be while no path keeper runs.
 
     Exit codes: 0 done or already so; 1 the mesh interface or its configuration is not there.
+
+    Example: ppn mesh use-relay
     """
     if not NODE.config.exists():
         return
@@ -103,22 +113,32 @@ def synchronise_interface() -> None:
     Peers that are on their direct path stay there.
 
     Exit codes: 0 done; 1 the interface is not up or its configuration is refused.
+
+    Example: ppn mesh sync
     """
     synchronise(NODE, load_config(NODE))
 
 
 @mesh_app.command()
-def customer(name: Annotated[str, typer.Argument(help="Its name in tenant_peers.")]) -> None:
+def customer(
+    name: Annotated[str, typer.Argument(help="Its name in tenant_peers.")], as_json: AsJson = False
+) -> None:
     """Print the WireGuard configuration to hand to a customer; run it where its tunnel ends.
 
     The private key is not in it: the customer made it, and keeps it.
 
     Exit codes: 0 printed; 1 no customer of that name has a tunnel that ends at this node.
+
+    Example: ppn mesh customer acme-laptop > acme-laptop.conf
     """
     interface = load_config(NODE)
     for one in interface.customers:
         if one.name == name:
-            typer.echo(customer_conf(one, interface.doors), nl=False)
+            conf = customer_conf(one, interface.doors)
+            if as_json:
+                print_json({"name": name, "configuration": conf})
+            else:
+                typer.echo(conf, nl=False)
             return
     known = ", ".join(one.name for one in interface.customers) or "none"
     raise PpnError(

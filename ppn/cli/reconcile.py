@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ppn.cli.exits import Exit
+from ppn.cli.output import AsJson
+
 if TYPE_CHECKING:
     from ppn.fleet.reconciliation.notices import State
     from ppn.fleet.reconciliation.report import Report
@@ -23,15 +26,12 @@ reconcile_app = typer.Typer(
     no_args_is_help=True,
 )
 
-EXIT_FINDINGS = 7
-
 SettingsFile = Annotated[
     Path,
     typer.Option(
         "--settings", envvar="PPN_RECONCILE", help="The settings; by default this node's."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 NODE = Path("/etc/ppn/reconcile.json")
 
 
@@ -67,7 +67,7 @@ def run(
     _print(report, made.name, as_json)
     # A timer's run that found something has done its work; who is to know is told by the alerts.
     if not report.is_clean and not if_due:
-        sys.exit(EXIT_FINDINGS)
+        sys.exit(Exit.FINDINGS)
 
 
 @reconcile_app.command("list")
@@ -117,7 +117,7 @@ def show(
     report = read_report(kept.path, store.public())
     _print(report, kept.name, as_json)
     if not report.is_clean:
-        sys.exit(EXIT_FINDINGS)
+        sys.exit(Exit.FINDINGS)
 
 
 @reconcile_app.command()
@@ -168,7 +168,7 @@ def alerts(settings: SettingsFile = NODE, as_json: AsJson = False) -> None:
     state = store.read_state()
     _print_alerts(state, as_json)
     if state.active:
-        sys.exit(EXIT_FINDINGS)
+        sys.exit(Exit.FINDINGS)
 
 
 @reconcile_app.command()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppn.cli import tenant_output as output
+from ppn.cli.output import AsJson
 from ppn.errors import PpnError, Refusal
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ StoreUrl = Annotated[
         "--store", metavar="URL", help="Another store than the settings name; no password in it."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant: the owner of its VMs.")]
 MemoryMib = Annotated[int | None, typer.Option("--memory-mib", help="Most memory, in MiB.")]
 Vcpus = Annotated[int | None, typer.Option("--vcpus", help="Most virtual CPUs.")]
@@ -59,13 +59,17 @@ TokenFile = Annotated[
 
 
 @tenant_app.command()
-def init(settings: SettingsFile = SETTINGS, store: StoreUrl = None) -> None:
+def init(
+    settings: SettingsFile = SETTINGS, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Make the tenant store, or bring it to this version; the tenant proxy does so by itself.
 
     Exit codes: 0 it is up to date; 1 it cannot be used, or was made by a newer ppn.
+
+    Example: ppn tenant init
     """
     with _opened(settings, store, upgrade=True):
-        typer.echo("the tenant store is up to date")
+        typer.echo(json.dumps({"ok": True}) if as_json else "the tenant store is up to date")
 
 
 @tenant_app.command()
@@ -89,7 +93,7 @@ def create(
 ) -> None:
     """Provision a customer: its ceiling, and its first token, which is shown this once.
 
-    Exit codes: 0 made; 1 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 made; 5 the store or the audit log cannot be used; 3 refused.
 
     Example: ppn tenant create acme --default-ceiling --memory-mib 16384
     """
@@ -126,7 +130,7 @@ def list_tenants(
 ) -> None:
     """Every tenant: what is used of what it may have.
 
-    Exit codes: 0 shown; 1 the store cannot be used.
+    Exit codes: 0 shown; 5 the store cannot be used.
 
     Example: ppn tenant list --json
     """
@@ -148,7 +152,7 @@ def show(
 ) -> None:
     """One tenant: its ceiling, what is used, what each VM takes, and its tokens.
 
-    Exit codes: 0 shown; 1 the store cannot be used; 3 there is no such tenant.
+    Exit codes: 0 shown; 5 the store cannot be used; 4 there is no such tenant.
 
     Example: ppn tenant show acme
     """
@@ -183,7 +187,7 @@ def set_(
 
     A ceiling below what is used takes nothing away: until enough is gone, nothing may grow.
 
-    Exit codes: 0 set; 1 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 set; 5 the store or the audit log cannot be used; 3 refused.
 
     Example: ppn tenant set acme --vms 10
     """
@@ -202,10 +206,12 @@ def set_(
 
 
 @tenant_app.command()
-def remove(name: Name, settings: SettingsFile = SETTINGS, store: StoreUrl = None) -> None:
+def remove(
+    name: Name, settings: SettingsFile = SETTINGS, store: StoreUrl = None, as_json: AsJson = False
+) -> None:
     """Forget a tenant and its tokens; refused while it has VMs.
 
-    Exit codes: 0 forgotten; 1 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 forgotten; 5 the store or the audit log cannot be used; 3 refused.
 
     Example: ppn tenant remove acme
     """
@@ -213,7 +219,8 @@ def remove(name: Name, settings: SettingsFile = SETTINGS, store: StoreUrl = None
 
     with opened_provisioning(_settings(settings, store)) as provisioning:
         provisioning.remove(name)
-    typer.echo(f"{name} is forgotten, with its tokens")
+    removed = json.dumps({"removed": name})
+    typer.echo(removed if as_json else f"{name} is forgotten, with its tokens")
 
 
 @token_app.command()
@@ -230,7 +237,7 @@ def issue(
 ) -> None:
     """Issue one more token, which is shown this once.
 
-    Exit codes: 0 issued; 1 the store or the audit log cannot be used; 2 not one of NAME and
+    Exit codes: 0 issued; 5 the store or the audit log cannot be used; 2 not one of NAME and
     --operator; 3 refused.
 
     Example: ppn tenant token issue acme --days 90 --token-file acme.token
@@ -256,10 +263,11 @@ def revoke(
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id, never its text.")],
     settings: SettingsFile = SETTINGS,
     store: StoreUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """End a token for good, at once on every proxy.
 
-    Exit codes: 0 revoked, or it was before; 1 the store or the audit log cannot be used; 3 there is
+    Exit codes: 0 revoked, or it was before; 5 the store or the audit log cannot be used; 4 there is
     no such token.
 
     Example: ppn tenant token revoke 380234d5eed1c75b
@@ -268,6 +276,9 @@ def revoke(
 
     with opened_provisioning(_settings(settings, store)) as provisioning:
         ended = provisioning.revoke(token)
+    if as_json:
+        typer.echo(json.dumps(output.token_data(ended)))
+        return
     typer.echo(f"token {ended.id} of {ended.tenant or 'the operator'} is revoked")
 
 
@@ -282,7 +293,7 @@ def list_tokens(
 ) -> None:
     """Tokens, the oldest first: whose, until when, and whether they are in force.
 
-    Exit codes: 0 shown; 1 the store cannot be used.
+    Exit codes: 0 shown; 5 the store cannot be used.
 
     Example: ppn tenant token list acme
     """

@@ -1,16 +1,15 @@
-"""`ppn vm`: the pool's VMs, through a fleet controller."""
+"""`ppn vm`: the pool's VMs, through a fleet controller or a tenant proxy."""
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from ppn.wire.fleet import PlacedVm
+from ppn.cli import order_options as options
+from ppn.cli.completion import vm_ids
+from ppn.cli.output import AsJson, print_json, working
+from ppn.cli.target import Target, asks_pool
 
 vm_app = typer.Typer(
     name="vm",
@@ -18,159 +17,276 @@ vm_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--controller",
-        envvar="PPN_CONTROLLER",
-        metavar="URL",
-        help="A controller, for example http://10.8.0.1:9203; this node's own when not given.",
-    ),
+Id = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids, show_default=False),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="The VM's id.")]
 
 
 @vm_app.command()
+@asks_pool
 def create(
-    image: Annotated[str, typer.Argument(help="A guest image that nodes of the pool have.")],
-    owner: Annotated[str, typer.Option(help="Whose VM it is.")] = "operator",
-    vcpus: Annotated[int, typer.Option(help="Virtual CPUs.")] = 2,
-    memory_mib: Annotated[int, typer.Option(help="Memory in MiB.")] = 1024,
-    disk_gib: Annotated[int, typer.Option(help="Root disk in GiB.")] = 1,
-    label: Annotated[str, typer.Option(help="A word of the owner's own.")] = "",
-    port: Annotated[
-        list[int] | None, typer.Option(help="A TCP port of the guest that mesh nodes may reach.")
-    ] = None,
-    ssh_key: Annotated[
-        list[Path] | None, typer.Option(help="A public key file that gets into the guest.")
-    ] = None,
-    policy: Annotated[str, typer.Option(help="spread, pack or kvm-first.")] = "spread",
-    key: Annotated[
-        str | None, typer.Option(help="Idempotency key: the same order twice is one VM.")
-    ] = None,
-    controller: Url = None,
+    target: Target,
+    image: options.ImageName,
+    owner: options.Owner = None,
+    vcpus: options.Vcpus = 2,
+    memory_mib: options.MemoryMib = 1024,
+    disk_gib: options.DiskGib = 1,
+    disk: options.Disks = None,
+    label: options.Label = "",
+    affinity: options.Affinity = "",
+    anti_affinity: options.AntiAffinity = "",
+    port: options.Ports = None,
+    ssh_key: options.SshKeys = None,
+    user_data: options.UserData = None,
+    name: options.GuestName = None,
+    kvm: options.PreferKvm = True,
+    policy: options.Policy = "spread",
+    key: options.Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a VM made, and wait until it runs.
 
-    The controller chooses the node. When none fits it says of each node which constraint binds.
+    The controller chooses the node. When none fits it says of each node which constraint binds,
+    and `ppn debug vm ID` says what to do.
 
     Example: ppn vm create debian-13 --vcpus 2 --memory-mib 2048 --port 22 --ssh-key ~/.ssh/id.pub
     """
-    order = {
+    from ppn.cli import orders
+
+    order: dict[str, Any] = {
         "image": image,
-        "owner": owner,
         "vcpus": vcpus,
         "memory_mib": memory_mib,
         "disk_gib": disk_gib,
+        "disks": [orders.disk_of(text) for text in disk or ()],
         "label": label,
+        "affinity": affinity,
+        "anti_affinity": anti_affinity,
+        "ports": [orders.port_of(text) for text in port or ()],
+        "ssh_keys": [orders.text_of(path).strip() for path in ssh_key or ()],
+        "kvm": kvm,
         "policy": policy,
-        "ports": [{"guest": number} for number in port or ()],
-        "ssh_keys": [path.read_text(encoding="utf-8").strip() for path in ssh_key or ()],
+        "name": name,
+        "user_data": orders.user_data_of(user_data) if user_data is not None else None,
     }
-    headers = {"Idempotency-Key": key} if key is not None else {}
-    _show(_ask(controller, "POST", "/vms", body=order, headers=headers), as_json)
+    _show(orders.send(target, order, owner, key), as_json)
+
+
+@vm_app.command()
+@asks_pool
+def batch(
+    target: Target,
+    file: Annotated[
+        typer.FileText, typer.Argument(metavar="FILE", help="JSON; - for standard input.")
+    ],
+    per_item: Annotated[
+        bool, typer.Option(help="Each VM for itself; without it all of them or none.")
+    ] = False,
+    key: options.Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have several VMs made: all of them or none.
+
+    FILE holds one JSON array of orders, each with the fields of `POST /v1/vms` (see
+    docs/fleet.md): owner, image, vcpus, memory_mib and so on. With --per-item the answer says of
+    each VM what became of it, and the exit code is 7 when one was not made.
+
+    Example: ppn vm batch orders.json --per-item
+    """
+    from ppn.cli import orders
+
+    found = orders.send_batch(target, file.read(), per_item, key)
+    if as_json:
+        print_json(found)
+    else:
+        orders.show_batch(found)
+    if any(item.get("problem") for item in found["items"]):
+        raise typer.Exit(orders.NOT_ALL)
 
 
 @vm_app.command("list")
+@asks_pool
 def list_vms(
+    target: Target,
     owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
-    controller: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """The VMs of the pool, one line each.
+    """The VMs of the pool, one line each; through a tenant proxy the tenant's own.
 
     Example: ppn vm list --owner acme
     """
     query = {"owner": owner} if owner is not None else {}
-    found = _ask(controller, "GET", "/vms", query=query)
+    found = target.ask("GET", "/vms", query=query)
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
     else:
         _table(found)
 
 
 @vm_app.command()
-def show(vm: Id, controller: Url = None, as_json: AsJson = False) -> None:
+@asks_pool
+def show(target: Target, vm: Id, as_json: AsJson = False) -> None:
     """One VM: where it is, and how.
 
     Example: ppn vm show vm-odh2cxdxox2xydov
     """
-    _show(_ask(controller, "GET", f"/vms/{vm}"), as_json)
+    _show(target.ask("GET", f"/vms/{vm}"), as_json)
 
 
 @vm_app.command()
-def destroy(vm: Id, controller: Url = None, as_json: AsJson = False) -> None:
+@asks_pool
+def destroy(target: Target, vm: Id, as_json: AsJson = False) -> None:
     """Remove a VM with its disks; done when nothing of it is left.
 
     Example: ppn vm destroy vm-odh2cxdxox2xydov
     """
-    done = _ask(controller, "DELETE", f"/vms/{vm}")
-    typer.echo(json.dumps(done) if as_json else f"{vm} is gone from {', '.join(done['nodes'])}")
+    with working(f"destroying {vm}"):
+        done = target.ask("DELETE", f"/vms/{vm}")
+    if as_json:
+        print_json(done)
+    else:
+        where = ", ".join(done.get("nodes", ()))
+        typer.echo(f"{vm} is gone" + (f" from {where}" if where else ""))
 
 
 @vm_app.command()
-def stop(vm: Id, controller: Url = None, as_json: AsJson = False) -> None:
+@asks_pool
+def stop(target: Target, vm: Id, as_json: AsJson = False) -> None:
     """Stop a VM: by its power button, and by force when it has not obeyed in time.
 
     Example: ppn vm stop vm-odh2cxdxox2xydov
     """
-    _show(_ask(controller, "POST", f"/vms/{vm}/stop"), as_json)
+    with working(f"stopping {vm}"):
+        done = target.ask("POST", f"/vms/{vm}/stop")
+    _show(done, as_json)
 
 
 @vm_app.command()
-def start(vm: Id, controller: Url = None, as_json: AsJson = False) -> None:
+@asks_pool
+def start(target: Target, vm: Id, as_json: AsJson = False) -> None:
     """Start a VM that was stopped.
 
     Example: ppn vm start vm-odh2cxdxox2xydov
     """
-    _show(_ask(controller, "POST", f"/vms/{vm}/start"), as_json)
+    with working(f"starting {vm}"):
+        done = target.ask("POST", f"/vms/{vm}/start")
+    _show(done, as_json)
 
 
-def _ask(controller: str | None, method: str, path: str, **given: Any) -> Any:
-    # Imported here: reading this group's help must not load an HTTP library.
-    from ppn.fleet.client import ask, own_controller
+@vm_app.command()
+@asks_pool
+def resize(
+    target: Target,
+    vm: Id,
+    vcpus: Annotated[int | None, typer.Option(min=1, help="Virtual CPUs.")] = None,
+    memory_mib: Annotated[int | None, typer.Option(min=64, help="Memory in MiB.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a stopped VM other memory or vCPUs; a figure that is left out stays.
 
-    return ask(controller or own_controller(), method, path, **given)
+    Example: ppn vm resize vm-odh2cxdxox2xydov --memory-mib 4096
+    """
+    given = {"vcpus": vcpus, "memory_mib": memory_mib}
+    order = {name: value for name, value in given.items() if value is not None}
+    if not order:
+        raise typer.BadParameter("say --vcpus, --memory-mib or both")
+    _show(target.ask("PATCH", f"/vms/{vm}", body=order), as_json)
+
+
+@vm_app.command()
+@asks_pool
+def attach(
+    target: Target,
+    vm: Id,
+    disk: Annotated[
+        str, typer.Argument(metavar="NAME:GIB", help="The disk's name and its size in GiB.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Give a VM one more disk, also while it runs.
+
+    Example: ppn vm attach vm-odh2cxdxox2xydov data:20
+    """
+    from ppn.cli import orders
+
+    body = orders.disk_of(disk)
+    with working(f"attaching {disk}"):
+        done = target.ask("POST", f"/vms/{vm}/disks", body=body)
+    _show(done, as_json)
+
+
+@vm_app.command()
+@asks_pool
+def detach(
+    target: Target,
+    vm: Id,
+    disk: Annotated[str, typer.Argument(metavar="NAME", help="The disk's name.")],
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove its data too, for good.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a data disk from a VM, also while it runs; without --discard its data are kept.
+
+    Example: ppn vm detach vm-odh2cxdxox2xydov data
+    """
+    query = {"discard": "true" if discard else "false"}
+    with working(f"detaching {disk}"):
+        done = target.ask("DELETE", f"/vms/{vm}/disks/{disk}", query=query)
+    _show(done, as_json)
+
+
+@vm_app.command()
+@asks_pool
+def console(
+    target: Target,
+    vm: Id,
+    size: Annotated[
+        int, typer.Option("--bytes", min=1, max=1024 * 1024, help="At most so many bytes.")
+    ] = 65536,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what the guest writes next.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The end of what a guest wrote to its serial console.
+
+    With --follow it goes on until it is interrupted; with --json one document for each piece.
+
+    Example: ppn vm console vm-odh2cxdxox2xydov --follow
+    """
+    from ppn.cli import watching
+
+    watching.console(target, vm, size, follow=follow, as_json=as_json)
+
+
+@vm_app.command()
+@asks_pool
+def timeline(target: Target, vm: Id, as_json: AsJson = False) -> None:
+    """The steps of a VM's last operations, with the time each took.
+
+    Example: ppn vm timeline vm-odh2cxdxox2xydov
+    """
+    from ppn.cli import watching
+
+    found = target.ask("GET", f"/vms/{vm}/timeline")
+    if as_json:
+        print_json(found)
+    else:
+        watching.show_timeline(found["operations"])
 
 
 def _show(found: Any, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
         return
-    _table([found])
-    for port in found["vm"].get("ports", ()):
-        typer.echo(f"port {port['guest']}/{port['protocol']}: {found['node']}:{port['host']}")
+    from ppn.cli import orders
+
+    orders.show(found)
 
 
 def _table(found: list[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from ppn.cli import orders
 
-    from ppn.wire.fleet import PlacedVm
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("vm", "node", "state", "owner", "size", "address", "label"):
-        # An id that is cut off can be given to no other command.
-        table.add_column(name, no_wrap=True, overflow="ignore" if name == "vm" else "ellipsis")
-    for one in found:
-        # The answer to a change says more: what was done.
-        known = {key: one[key] for key in PlacedVm.model_fields if key in one}
-        placed = PlacedVm.model_validate(known, strict=False)
-        table.add_row(*_cells(placed))
-    wide = None if sys.stdout.isatty() else 160
-    Console(markup=False, highlight=False, width=wide).print(table)
-
-
-def _cells(placed: PlacedVm) -> tuple[str, ...]:
-    vm = placed.vm
-    return (
-        vm.id,
-        placed.node + (" (silent)" if placed.stale else ""),
-        vm.state,
-        vm.owner,
-        f"{vm.vcpus} vCPU, {vm.memory_mib} MiB",
-        vm.address or "-",
-        vm.label or "-",
-    )
+    orders.show_vms(found)

@@ -18,6 +18,7 @@ from ppn.host.spec import DISK_PATTERN, NAME_PATTERN, OWNER_PATTERN, PCI_PATTERN
 from ppn.wire.fleet import (
     BatchAnswer,
     BatchOrder,
+    Decision,
     FleetReport,
     NodeReport,
     NvmeOrder,
@@ -27,7 +28,7 @@ from ppn.wire.fleet import (
     VmOrder,
 )
 from ppn.wire.heartbeat import Alert, Heartbeat
-from ppn.wire.model import malformed
+from ppn.wire.model import NODE_PATTERN, malformed
 from ppn.wire.problems import ProblemBody
 from ppn.wire.web import correlation_of
 
@@ -43,6 +44,10 @@ VmName = Annotated[str, Path(pattern=NAME_PATTERN)]
 DiskName = Annotated[str, Path(pattern=DISK_PATTERN)]
 DriveAddress = Annotated[str, Path(pattern=PCI_PATTERN)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=KEY_PATTERN)]
+OfNode = Annotated[
+    str | None,
+    Query(pattern=NODE_PATTERN, description="Ask this node, also when the VM is known nowhere."),
+]
 Owner = Annotated[str | None, Query(pattern=OWNER_PATTERN, description="Only this owner's VMs.")]
 
 
@@ -169,19 +174,43 @@ async def detach_nvme(request: Request, vm: VmName, address: DriveAddress) -> di
     )
 
 
+@router.get("/vms/{vm}/decision", summary="Why a VM went where it went, or nowhere.")
+async def decision(request: Request, vm: VmName) -> Decision:
+    """The last decision of this controller, with each node's reason (CLI-03)."""
+    found = service_of(request).maker.decisions.last(vm)
+    if found is None:
+        raise Refusal(
+            f"this controller has decided nothing about vm {vm} lately",
+            code="decision_unknown",
+            constraint="decisions since the controller started",
+            hint="ask the controller that took the order",
+        )
+    return found
+
+
 @router.get("/vms/{vm}/timeline", summary="The steps of a VM's last operations.")
-async def timeline(request: Request, vm: VmName) -> dict[str, Any]:
+async def timeline(request: Request, vm: VmName, node: OfNode = None) -> dict[str, Any]:
     """With the time each step took, from the node that has it."""
-    return await service_of(request).remover.ask(vm, asked_by(request), "GET", "/timeline")
+    service, asked = service_of(request), asked_by(request)
+    return await service.remover.question(vm, asked, "/timeline", node)
+
+
+@router.get("/vms/{vm}/inspect", summary="What a VM is made of on its node.")
+async def inspect(request: Request, vm: VmName, node: OfNode = None) -> dict[str, Any]:
+    """Record, domain, QEMU's arguments and log: no guest memory, disk or seed content (CLI-03)."""
+    return await service_of(request).remover.question(vm, asked_by(request), "/inspect", node)
 
 
 @router.get("/vms/{vm}/console", summary="What a guest wrote to its serial console.")
 async def console(
-    request: Request, vm: VmName, bytes: Annotated[int, Query(ge=1, le=1024 * 1024)] = 65536
+    request: Request,
+    vm: VmName,
+    bytes: Annotated[int, Query(ge=1, le=1024 * 1024)] = 65536,
+    node: OfNode = None,
 ) -> dict[str, Any]:
     """The end of it, at most so many bytes."""
     what = f"/console?bytes={bytes}"
-    return await service_of(request).remover.ask(vm, asked_by(request), "GET", what)
+    return await service_of(request).remover.question(vm, asked_by(request), what, node)
 
 
 @router.get("/nodes", summary="The nodes of the pool.")
@@ -194,7 +223,13 @@ async def list_nodes(request: Request) -> list[NodeReport]:
 @router.get("/nodes/{name:path}/report", summary="What a node's agent says of it now.")
 async def show_report(request: Request, name: str) -> dict[str, Any]:
     """A look of its own, made for this question: an `AgentReport`, past the last heartbeat."""
-    return await service_of(request).remover.look(name, asked_by(request))
+    return await service_of(request).remover.look(name, "/v1/node", asked_by(request))
+
+
+@router.get("/nodes/{name:path}/examination", summary="A node beyond its VMs.")
+async def examine(request: Request, name: str) -> dict[str, Any]:
+    """Its services, certificates, mesh, versions and clock, looked at now (CLI-03)."""
+    return await service_of(request).remover.look(name, "/v1/examination", asked_by(request))
 
 
 @router.get("/nodes/{name:path}", summary="One node.")

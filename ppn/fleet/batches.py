@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.fleet.identity import batch_id, vm_id
 from ppn.fleet.making import Asked, Made, Maker, differs
 from ppn.fleet.model import demand_of
@@ -104,7 +104,12 @@ class Batches:
         new = {vm: demand_of(one) for vm, one in vms.items() if not registry.find(vm, now)}
         for vm in new:
             self.maker.check_decided(vm)
-        placed = registry.reserve_all(new, now)
+        try:
+            placed = registry.reserve_all(new, now)
+        except Refusal as refusal:
+            for vm, demand in new.items():
+                self.maker.decisions.failed(vm, demand, refusal)
+            raise
         return {vm: one for vm, one in placed.items() if isinstance(one, Reservation)}
 
     async def _item(self, vm: str, order: VmOrder, asked: Asked) -> BatchItem:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from ppn.errors import PpnError, Refusal
+from ppn.fleet.decisions import Decisions
 from ppn.fleet.identity import order_digest
 from ppn.fleet.journal import Intent, Journal
 from ppn.fleet.model import demand_of
@@ -79,6 +80,7 @@ class Maker:
         checking: of these, those that other controllers are asked about just now.
         open_batches: the batches this process is at, each with its VMs.
         told: VMs that a caller was told of, the oldest first.
+        decisions: the last decision on each VM.
     """
 
     registry: Registry
@@ -90,6 +92,7 @@ class Maker:
     checking: set[str] = field(default_factory=set)
     open_batches: dict[str, frozenset[str]] = field(default_factory=dict)
     told: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    decisions: Decisions = field(default_factory=Decisions)
 
     async def make(
         self, vm: str, order: VmOrder, asked: Asked, placed: Reservation | None = None
@@ -119,7 +122,7 @@ class Maker:
         if known is None:
             work = self._make if placed is None else partial(self._place, first=placed)
             task = asyncio.create_task(work(vm, order, asked))
-            task.add_done_callback(lambda done: self._ended(vm, done))
+            task.add_done_callback(lambda done: self._ended(vm, order, done))
             self.under_way[vm] = (digest, task)
         else:
             task = known[1]
@@ -146,9 +149,11 @@ class Maker:
             return "waiting"
         return "told" if vm in self.told else None
 
-    def _ended(self, vm: str, task: asyncio.Task[Made]) -> None:
+    def _ended(self, vm: str, order: VmOrder, task: asyncio.Task[Made]) -> None:
         self.under_way.pop(vm, None)
         error = None if task.cancelled() else task.exception()
+        if isinstance(error, PpnError):
+            self.decisions.failed(vm, demand_of(order), error)
         if error is not None:
             log.info("not made", vm=vm, error=str(error))
 
@@ -174,6 +179,7 @@ class Maker:
                 reservation = self.registry.reserve(
                     vm, demand_of(order), self.clock(), excluded=excluded
                 )
+            self.decisions.placed(reservation, self.registry.index.views(), excluded)
             try:
                 report = await self._attempt(reservation, order, asked)
             except OutcomeUnknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import ssl
@@ -112,11 +113,11 @@ class Nodes:
                 content = await read_body(answer, MAX_ANSWER_BYTES)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise NodeUnreachable(
-                f"node {call.node} cannot be reached: {error or type(error).__name__}",
+                f"node {call.node} cannot be reached: {_reason(error)}",
                 hint="look at its mesh path and its node proxy",
             ) from error
         except (httpx.HTTPError, ssl.SSLError, TimeoutError, TooLong) as error:
-            raise _unknown(call, str(error) or type(error).__name__) from error
+            raise _unknown(call, _reason(error)) from error
         return _body(call, answer, content)
 
     async def _current(self) -> httpx.AsyncClient:
@@ -135,6 +136,18 @@ class Nodes:
                 await self._retired.aclose()
             self._retired = old
         return self._client
+
+
+def _reason(error: BaseException) -> str:
+    """What the kernel or TLS said; the libraries in between say less."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLError):
+            return str(inner)
+        if isinstance(inner, OSError) and inner.errno is not None:
+            return os.strerror(inner.errno)
+        inner = inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__
 
 
 def _headers(call: Call) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -13,14 +12,13 @@ import httpx
 import structlog
 
 from ppn.errors import Refusal
+from ppn.pool.tls import NO_TLS
 
 SECONDS = 2.0
 POLL_SECONDS = 0.05
 # How far a controller is with a VM: its intent is written and it asks the others; it makes it, or
 # may have made it; it waits for what another one makes; it has told a caller of it.
 Stage = Literal["checking", "going", "waiting", "told"]
-# Plain HTTP inside the mesh: without this, httpx reads every public authority for each question.
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 log = structlog.get_logger("fleet")
 

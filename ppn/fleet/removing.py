@@ -189,11 +189,30 @@ class Remover:
             await asyncio.sleep(POLL_SECONDS)
         return True
 
-    async def look(self, node: str, asked: Asked) -> dict[str, Any]:
+    async def question(
+        self, vm: str, asked: Asked, what: str, node: str | None = None
+    ) -> dict[str, Any]:
+        """Ask about a VM: the node that has it, or the one that is named.
+
+        Args:
+            vm: its id.
+            asked: who waits.
+            what: the rest of the path, for example `/timeline`.
+            node: asked although the VM may be known nowhere, as one that could not be made.
+
+        Raises:
+            PpnError: see `ask`.
+        """
+        if node is None:
+            return await self.ask(vm, asked, "GET", what)
+        return {**await self.send(vm, node, asked, "GET", what), "node": node}
+
+    async def look(self, node: str, path: str, asked: Asked) -> dict[str, Any]:
         """What a node's agent says of the node now, whatever its last heartbeat said.
 
         Args:
             node: its name in the inventory.
+            path: what is asked, with the version in front.
             asked: who waits.
 
         Raises:
@@ -204,7 +223,7 @@ class Remover:
                 node=node,
                 address=self._node(node).address,
                 method="GET",
-                path="/v1/node",
+                path=path,
                 correlation_id=asked.correlation_id,
                 seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
             )

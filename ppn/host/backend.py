@@ -135,6 +135,19 @@ class Backend:
         )
         return tuple(sorted(records, key=lambda facts: facts.name))
 
+    def description(self, name: str) -> str:
+        """A domain's XML as it is now, without secrets; empty when there is no such domain."""
+
+        def describe() -> str:
+            try:
+                return str(self._connection.lookupByName(name).XMLDesc())
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                return ""
+
+        return self._call(f"look at domain {name}", describe)
+
     def define(self, xml: str) -> None:
         """Make or replace a domain's lasting definition."""
         self._call("define a domain", lambda: self._connection.defineXML(xml))

@@ -112,6 +112,10 @@ class Paths:
         """Where libvirt keeps the process id of a running domain."""
         return self.root / f"run/libvirt/qemu/{domain}.pid"
 
+    def qemu_log(self, domain: str) -> Path:
+        """Where libvirt keeps what a domain's QEMU says."""
+        return self.root / f"var/log/libvirt/qemu/{domain}.log"
+
     @property
     def boot(self) -> Path:
         """The node's own kernels."""

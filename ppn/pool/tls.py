@@ -15,6 +15,8 @@ from ppn.pool.certificates import NODE_PREFIX, ROLE_PREFIX
 NODE_KEY = "/etc/ppn/tls/node.key"
 NODE_CERTIFICATE = "/etc/ppn/tls/node.crt"
 NODE_TRUST = "/etc/ppn/tls/trust.crt"
+# For plain HTTP inside the mesh: without it, httpx reads every public authority for each question.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class TlsUnusable(PpnError):

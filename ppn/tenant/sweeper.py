@@ -19,7 +19,8 @@ import structlog
 from pydantic import ValidationError
 
 from ppn.errors import PpnError
-from ppn.fleet.peers import NO_TLS, Stage
+from ppn.fleet.peers import Stage
+from ppn.pool.tls import NO_TLS
 from ppn.tenant.model import Allocation, Amount
 from ppn.tenant.policy import amount_of
 from ppn.tenant.store import Store

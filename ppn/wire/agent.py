@@ -133,6 +133,19 @@ class ShowConsole(Wire):
     bytes: int = Field(default=65536, ge=1, le=1024 * 1024)
 
 
+class Inspect(Wire):
+    """What a VM is made of: record, domain, QEMU; for controllers and root alone (CLI-03)."""
+
+    operation: Literal["inspect"] = "inspect"
+    vm: VmId
+
+
+class Examine(Wire):
+    """The node beyond its VMs: services, mesh, clock; for controllers and root alone (CLI-03)."""
+
+    operation: Literal["examine"] = "examine"
+
+
 class Apply(Wire):
     """Make a VM what its spec says: the operator's way in, for root on the node alone."""
 
@@ -163,7 +176,9 @@ class ProbeKvm(Wire):
 
 # What changes a VM, and is taken from the node proxy with a ticket only.
 Change = Spawn | Destroy | Stop | Start | Resize | Attach | Detach | AttachNvme | DetachNvme
-Question = ListVms | ShowVm | ShowNode | ShowTimeline | ShowConsole
+Question = ListVms | ShowVm | ShowNode | ShowTimeline | ShowConsole | Inspect | Examine
+# An operator's certificate may ask the others.
+ControllersOnly = Inspect | Examine
 RootOnly = Apply | Enforce | Balloon | ProbeKvm
 Operation = Annotated[Change | Question | RootOnly, Field(discriminator="operation")]
 

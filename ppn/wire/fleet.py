@@ -169,11 +169,28 @@ class OpenIntent(Wire):
 
 
 class Decision(Wire):
-    """Why a VM went where it went: the node, the pass that found it, and why not the others."""
+    """A controller's last decision on a VM: where it went, or why nowhere, and why not elsewhere.
+
+    Args:
+        id: the VM.
+        at: when, RFC 3339 in UTC.
+        node: where it went; None when no node was found.
+        policy: how to choose between nodes that fit.
+        passed: the pass of placement that found the node.
+        candidates: nodes that were heard lately.
+        tried: nodes that were asked to make it, in that order.
+        refused: of each other node why not, the first of them by name.
+        left_out: how many more there are.
+        problem: what the order ended with; None when it was carried out or still is.
+    """
 
     id: VmId
+    at: str
     node: NodeName | None
     policy: PolicyName
     passed: Literal["non-reserved", "reserved", "none"]
     candidates: int
+    tried: Annotated[tuple[NodeName, ...], MANY] = ()
     refused: Annotated[tuple[NodeRefusal, ...], MANY] = ()
+    left_out: int = 0
+    problem: ProblemBody | None = None

@@ -32,6 +32,7 @@ STATUS_OF_CODE = {
     "body_late": 408,
     "body_too_long": 413,
     "certificate_ended": 403,
+    "decision_unknown": 404,
     "fleet_unreachable": 503,
     "forbidden": 403,
     "frame_invalid": 400,

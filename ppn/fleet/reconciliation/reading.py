@@ -16,10 +16,9 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from ppn.errors import PpnError
-from ppn.fleet.peers import NO_TLS
 from ppn.fleet.reconciliation.model import ControllerLook, Gap, Kind, NodeLook, StoreLook, Views
 from ppn.fleet.reconciliation.settings import ReconcileSettings
-from ppn.pool.tls import TlsUnusable, trusting_context
+from ppn.pool.tls import NO_TLS, TlsUnusable, trusting_context
 from ppn.wire.agent import AgentReport
 from ppn.wire.fleet import NodeReport, OpenIntent, PlacedVm
 from ppn.wire.heartbeat import Alert

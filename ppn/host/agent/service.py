@@ -13,6 +13,7 @@ import structlog
 from ppn.errors import PpnError
 from ppn.host.agent.drives import DriveAttachment, Place, detach_drive
 from ppn.host.agent.first_output import FirstOutput, file_size
+from ppn.host.agent.inspection import inspect
 from ppn.host.agent.policy import unknown, wanted
 from ppn.host.agent.recovery import Repair, Task
 from ppn.host.agent.report import changed, told, vm_report
@@ -23,6 +24,7 @@ from ppn.host.apply import Admitted, Outcome, carry_out, prepare
 from ppn.host.backend import Backend
 from ppn.host.detach import prepare_detach
 from ppn.host.enforce import balloon_through, enforce_through, put_weight_right
+from ppn.host.examination import examine
 from ppn.host.execute import as_errors, sweep_vm
 from ppn.host.forecast import with_buffer, with_in_flight, with_pins
 from ppn.host.kvm import ensure_verdict
@@ -41,6 +43,8 @@ from ppn.wire.agent import (
     Detach,
     DetachNvme,
     Enforce,
+    Examine,
+    Inspect,
     ListVms,
     OneVm,
     Operation,
@@ -60,6 +64,7 @@ RECOVERY = "recovery: "
 TAKEN_BACK = RECOVERY + Repair.TAKE_BACK
 # No VM can be called so: operations on the whole node.
 WHOLE_NODE = "(node)"
+NODE_WIDE = ListVms | ShowNode | Examine | Enforce | ProbeKvm
 # A control character takes six bytes in JSON.
 CONSOLE_BYTES = MAX_FRAME_BYTES // 2
 
@@ -73,7 +78,7 @@ def vm_of(body: Operation) -> str:
     """The VM an operation is about; empty for one about the node."""
     if isinstance(body, Spawn | Apply):
         return body.vm.name
-    return "" if isinstance(body, ListVms | ShowNode | Enforce | ProbeKvm) else body.vm
+    return "" if isinstance(body, NODE_WIDE) else body.vm
 
 
 class Service:
@@ -161,6 +166,10 @@ class Service:
                 return self.timelines.read(body.vm).model_dump(mode="json")
             case ShowConsole():
                 return self._console(body.vm, body.bytes)
+            case Inspect():
+                return inspect(self.paths, body.vm, self._uri).model_dump(mode="json")
+            case Examine():
+                return examine(self.paths).model_dump(mode="json")
             case _:
                 assert_never(body)
 

@@ -16,6 +16,7 @@ CONTROLLER = "controller"
 MAY_ASK = frozenset({CONTROLLER, "operator"})
 CHANGES: tuple[type, ...] = get_args(agent.Change)
 ROOT_ONLY: tuple[type, ...] = get_args(agent.RootOnly)
+CONTROLLERS_ONLY: tuple[type, ...] = get_args(agent.ControllersOnly)
 
 
 class Forbidden(Refusal):
@@ -76,6 +77,8 @@ def check_operation(caller: Identity, operation: type, ticket: Ticket | None, no
     """
     if operation in ROOT_ONLY:
         raise _operation_forbidden(caller, "it is for root on the node alone")
+    if operation in CONTROLLERS_ONLY and CONTROLLER not in caller.roles:
+        raise _operation_forbidden(caller, "a controller asks that")
     if operation not in CHANGES:
         return
     if CONTROLLER not in caller.roles:

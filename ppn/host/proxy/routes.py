@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ppn.errors import Refusal
 from ppn.host.spec import Disk, VmSpec
 from ppn.wire import agent
+from ppn.wire.diagnosis import Examination, Inspection
 from ppn.wire.fleet import NvmeOrder, ResizeOrder
 from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, malformed
 
@@ -128,6 +129,8 @@ ROUTES = (
         agent.Console,
         query=("bytes",),
     ),
+    Route("GET", f"{VM}/inspect", agent.Inspect, "What a VM is made of.", Inspection),
+    Route("GET", "/v1/examination", agent.Examine, "The node beyond its VMs.", Examination),
 )
 # Split once, for every request is compared with all of them.
 PATTERNS = tuple((tuple(route.path.strip("/").split("/")), route) for route in ROUTES)

@@ -324,6 +324,7 @@ def test_service_manager_is_told(stopped: Agent, tmp_path: Path) -> None:
 
 def test_started_without_what_it_needs(stopped: Agent) -> None:
     """What is missing is named, with the next step."""
+    stopped.node.paths.agent_settings.parent.mkdir(parents=True, exist_ok=True)
     stopped.node.paths.agent_settings.unlink(missing_ok=True)
     for settings_file, word in (
         (None, "agent.json"),
@@ -334,7 +335,7 @@ def test_started_without_what_it_needs(stopped: Agent) -> None:
             stopped.node.paths.agent_settings.write_text(settings_file)
         began = time.monotonic()
         done = run(
-            [PPN, "host", "agent"], timeout=60, accept=(1,), env=dict(stopped.node.environment)
+            [PPN, "host", "agent"], timeout=60, accept=(1, 5), env=dict(stopped.node.environment)
         )
         assert word in done.stderr and "deploy" in done.stderr
         assert time.monotonic() - began < 30

@@ -183,7 +183,7 @@ def test_the_command_does_what_the_api_does(small: Pool) -> None:
         assert vm in ppn(verb, vm)
         assert json.loads(ppn(verb, vm, "--json"))["vm"]["id"] == vm
     assert ppn("destroy", vm) == f"{vm} is gone from a\n"
-    ppn("show", vm, code=3)
+    ppn("show", vm, code=4)
     ppn("create", "tiny", "--vcpus", "6", code=3)
 
 

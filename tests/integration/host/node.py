@@ -33,6 +33,7 @@ mount --bind "$1/run" /run
 mount --bind "$1/etc/libvirt" /etc/libvirt
 mount --bind "$1/libvirt" /var/lib/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
+mount --bind "$1/var/log/libvirt" /var/log/libvirt
 if [ -e /dev/kvm ]; then
     # Read-only, for libvirt looks for KVM again at each call where it may open the device.
     : >"$1/no-kvm"
@@ -100,6 +101,7 @@ class Node:
             "libvirt",
             "cache",
             "sockets",
+            "var/log/libvirt/qemu",
         ):
             (self.root / folder).mkdir(parents=True)
         conf = self.root / "etc/libvirt"
@@ -207,7 +209,7 @@ class Node:
 
     def qemu_log(self, vm: str) -> str:
         """The end of what a VM's QEMU has said."""
-        log = Path(f"/var/log/libvirt/qemu/{vm}.log")
+        log = self.paths.qemu_log(vm)
         return log.read_text(errors="replace")[-2000:] if log.exists() else "no log"
 
     def beat(self, vm: str) -> dict[str, str]:

@@ -148,14 +148,15 @@ def test_every_step_stands_in_the_audit_log(node: Node) -> None:
 def test_nothing_is_changed_without_an_audit_log(node: Node) -> None:
     """TEN-10: where the log cannot be written, no tenant and no token is made."""
     (node.state / "audit").write_text("in the way")
-    assert "audit_unavailable" in node.refused("create", "acme", "--default-ceiling")
+    assert "audit_unavailable" in node.refused("create", "acme", "--default-ceiling", code=5)
     assert node.json("list") == {"tenants": []}
 
 
 def test_a_token_file_is_its_owners_alone_and_never_replaced(node: Node) -> None:
     """TEN-03: and nothing is left of it when no token was issued."""
     path = node.folder / "acme.token"
-    assert "tenant_unknown" in node.refused("token", "issue", "acme", "--token-file", str(path))
+    unknown = ("token", "issue", "acme", "--token-file", str(path))
+    assert "tenant_unknown" in node.refused(*unknown, code=4)
     assert not path.exists()
     printed = node.ppn("create", "acme", "--default-ceiling", "--token-file", str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

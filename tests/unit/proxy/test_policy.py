@@ -76,7 +76,16 @@ def test_changes_need_a_controller_and_a_ticket_for_this_node(operation: type) -
 @pytest.mark.parametrize("operation", get_args(agent.Question))
 def test_questions_need_no_ticket(operation: type) -> None:
     policy.check_operation(RELAY, operation, None, "server")
-    policy.check_operation(OPERATOR, operation, None, "server")
+    if operation not in policy.CONTROLLERS_ONLY:
+        policy.check_operation(OPERATOR, operation, None, "server")
+
+
+@pytest.mark.parametrize("operation", get_args(agent.ControllersOnly))
+def test_what_a_node_is_made_of_is_for_controllers_alone(operation: type) -> None:
+    """CLI-03: an operator's certificate may look at VMs, not into them."""
+    with pytest.raises(Forbidden) as caught:
+        policy.check_operation(OPERATOR, operation, None, "server")
+    assert caught.value.code == "forbidden"
 
 
 @pytest.mark.parametrize("operation", get_args(agent.RootOnly))
