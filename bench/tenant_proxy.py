@@ -104,7 +104,7 @@ def sides(folder: Path) -> Iterator[dict[str, Side]]:
         limits = {"rate": 100000, "burst": 100000, "source_rate": 100000}
         proxy = TenantProxy(
             folder / "proxy",
-            Authority(folder),
+            Authority(folder, "customers"),
             [controller.settings["address"]],
             int(controller.settings["port"]),
             address="127.0.0.1",
