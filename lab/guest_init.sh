@@ -40,7 +40,7 @@ echo "ppn-guest boot_id=$boot_id" >/www/index.html
 nodes=
 for node in /sys/devices/system/node/node[0-9]*; do
 	[ -e "$node/cpulist" ] || continue
-	read -r list <"$node/cpulist"
+	list=$(cat "$node/cpulist")
 	while read -r _ _ key value _; do
 		[ "$key" != MemTotal: ] || break
 	done <"$node/meminfo"

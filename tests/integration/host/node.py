@@ -139,10 +139,12 @@ class Node:
 
     def stop(self, daemon: subprocess.Popen[bytes]) -> None:
         """End every guest and both daemons, each by its process id."""
-        for file in (*self.guest_pid_files(), self.root / "virtlogd.pid"):
+        for file in self.guest_pid_files():
             end_process(int(file.read_text()))
-        daemon.terminate()
+        # By force: asked to end, libvirtd now and then waits 30 s for a thread of its own.
+        daemon.kill()
         daemon.wait(timeout=60)
+        end_process(int((self.root / "virtlogd.pid").read_text()))
 
     def ppn(
         self, *words: str, text: str | None = None, accept: tuple[int, ...] = (0,)
