@@ -315,31 +315,6 @@ def test_an_id_that_nobody_knows(pool: Pool) -> None:
     assert pool.ppn("vm", "show", "vm-aaaaaaaaaaaaaaaa", accept=(4,)).returncode == 4
 
 
-def test_every_verb_on_a_real_pool(pool: Pool, tmp_path: Path) -> None:
-    """CLI-01, OPS-04: for people and for programs."""
-    orders = tmp_path / "orders.json"
-    order = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
-    orders.write_text(json.dumps([order, order | {"image": "none-such"}]))
-    (made, lost) = pool.json("vm", "batch", str(orders), "--per-item", accept=(7,))["items"]
-    assert lost["problem"]["code"] == "no_capacity" and made.get("problem") is None, made
-    vm = made["id"]
-    # A guest that is just booting does not hear its power button.
-    pool.node.wait_ready(vm)
-    assert [one["vm"]["id"] for one in pool.json("vm", "list", "--owner", "acme")] == [vm]
-    assert pool.json("vm", "attach", vm, "data:1")["vm"]["disks"]
-    assert pool.json("vm", "stop", vm)["vm"]["state"] == "stopped"
-    assert pool.json("vm", "detach", vm, "data", "--discard")["vm"]["disks"] == []
-    assert pool.json("vm", "resize", vm, "--memory-mib", "320")["vm"]["memory_mib"] == 320
-    assert "+0." in pool.ppn("vm", "timeline", vm).stdout
-    assert pool.json("vm", "show", pool.base)["vm"]["label"] == "base"
-    assert "ppn-guest ready" in pool.ppn("vm", "console", pool.base).stdout
-    assert pool.json("vm", "destroy", vm)["nodes"] == ["server"]
-    assert pool.json("fleet", "show")["live"] == 1
-    assert [one["name"] for one in pool.json("node", "list")] == ["server"]
-    assert "server" in pool.ppn("node", "list").stdout
-    assert "1 of 1" in pool.ppn("fleet", "show").stdout
-
-
 def test_the_console_is_followed(pool: Pool) -> None:
     """CLI-03: what the guest writes next comes by itself, once."""
     words = [*inside(pool.relay), "timeout", "-s", "INT", "6"]
@@ -366,3 +341,28 @@ def test_ids_are_completed(pool: Pool) -> None:
         }
         done = run([*inside(pool.relay), PPN], timeout=60, env=environment)
         assert (done.stdout.strip(), done.stderr) == (found, "")
+
+
+def test_every_verb_on_a_real_pool(pool: Pool, tmp_path: Path) -> None:
+    """CLI-01, OPS-04: for people and for programs."""
+    orders = tmp_path / "orders.json"
+    order = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
+    orders.write_text(json.dumps([order, order | {"image": "none-such"}]))
+    (made, lost) = pool.json("vm", "batch", str(orders), "--per-item", accept=(7,))["items"]
+    assert lost["problem"]["code"] == "no_capacity" and made.get("problem") is None, made
+    vm = made["id"]
+    assert [one["vm"]["id"] for one in pool.json("vm", "list", "--owner", "acme")] == [vm]
+    assert pool.json("vm", "destroy", vm)["nodes"] == ["server"]
+    # One that has booted hears its power button.
+    vm = pool.base
+    assert pool.json("vm", "attach", vm, "data:1")["vm"]["disks"]
+    assert pool.json("vm", "stop", vm)["vm"]["state"] == "stopped"
+    assert pool.json("vm", "detach", vm, "data", "--discard")["vm"]["disks"] == []
+    assert pool.json("vm", "resize", vm, "--memory-mib", "320")["vm"]["memory_mib"] == 320
+    assert "+0." in pool.ppn("vm", "timeline", vm).stdout
+    assert pool.json("vm", "show", vm)["vm"]["label"] == "base"
+    assert "ppn-guest ready" in pool.ppn("vm", "console", vm).stdout
+    assert pool.json("fleet", "show")["live"] == 1
+    assert [one["name"] for one in pool.json("node", "list")] == ["server"]
+    assert "server" in pool.ppn("node", "list").stdout
+    assert "1 of 1" in pool.ppn("fleet", "show").stdout
