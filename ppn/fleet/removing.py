@@ -98,13 +98,7 @@ class Remover:
         """
         held = self.find(vm)
         if len(held) > 1:
-            names = " and ".join(one.node for one in held)
-            raise Refusal(
-                f"vm {vm} is on {names}; which is the right one is for the operator to say",
-                code="vm_doubled",
-                constraint="one VM of an id",
-                hint="destroy one of them on its node",
-            )
+            raise doubled(vm, held)
         answer = await self.send(vm, held[0].node, asked, method, what, body)
         return {**answer, "node": held[0].node}
 
@@ -168,3 +162,19 @@ class Remover:
                 seconds=max(asked.deadline - self.clock(), RETRY_SECONDS),
             )
         )
+
+
+def doubled(vm: str, held: tuple[Held, ...]) -> Refusal:
+    """The refusal to choose between several VMs of one id.
+
+    Args:
+        vm: the id.
+        held: where they are.
+    """
+    names = " and ".join(one.node for one in held)
+    return Refusal(
+        f"vm {vm} is on {names}; which is the right one is for the operator to say",
+        code="vm_doubled",
+        constraint="one VM of an id",
+        hint="destroy one of them on its node",
+    )

@@ -47,6 +47,7 @@ class FleetSettings(BaseModel):
         certificate: its client certificate.
         trust: the authorities whose node proxies it trusts.
         request_seconds: the longest a caller waits for an answer.
+        stall_seconds: a move that comes no further for so long is called back.
         development: allows a loopback address to listen on.
     """
 
@@ -64,6 +65,7 @@ class FleetSettings(BaseModel):
     certificate: Path = Path(NODE_CERTIFICATE)
     trust: Path = Path(NODE_TRUST)
     request_seconds: float = Field(default=120.0, gt=0, le=600)
+    stall_seconds: float = Field(default=120.0, gt=0, le=86400)
     development: bool = False
 
 

@@ -81,11 +81,16 @@ class Offer(Wire):
 
 
 class ArrivalOrder(Wire):
-    """Room to be kept for a VM that comes from another node."""
+    """Room to be kept for a VM that comes from another node.
+
+    Args:
+        source: where it comes from.
+        offer: what it needs; None where room is kept already, and only how to send it is asked.
+    """
 
     move: MoveId
     source: NodeName
-    offer: Offer
+    offer: Offer | None = None
 
 
 class PrepareArrival(ArrivalOrder):

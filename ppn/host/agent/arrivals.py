@@ -214,20 +214,22 @@ class Arrivals:
             )
 
     def _keep_room(self, body: PrepareArrival) -> Sidecar:
-        service, spec = self._service, policy.arriving_spec(body.vm, body.offer)
+        service, offer = self._service, body.offer
+        if offer is None:
+            raise policy.not_in_move(body.vm, body.move)
         with Backend(service.uri) as backend, service.table.aggregate.held():
             node = service.with_others(body.vm, backend)
-            for refusal in policy.arrival_refusals(body.vm, body.offer, node):
+            for refusal in policy.arrival_refusals(body.vm, offer, node):
                 raise refusal
             sweep_vm(service.paths, body.vm)
             # Once it is there every look counts it; until then the section keeps others waiting.
             return make_folder(
                 service.paths,
                 Sidecar(
-                    uuid=body.offer.uuid,
+                    uuid=offer.uuid,
                     created=datetime.now(UTC).isoformat(timespec="seconds"),
                     phase="arriving",
-                    spec=spec,
+                    spec=policy.arriving_spec(body.vm, offer),
                     move=Move(id=body.move, side="destination", peer=body.source),
                 ),
             )

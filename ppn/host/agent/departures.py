@@ -69,8 +69,8 @@ class Job:
         if self.ending.is_set():
             raise CalledBack(f"the move of vm {self.target.vm} is called back")
 
-    def sent(self, done: int) -> None:
-        """Note how many bytes the destination has."""
+    def advance(self, done: int) -> None:
+        """Note how many bytes of the present stage are done."""
         self.done = done
 
 
@@ -179,7 +179,8 @@ class Departures:
             update={
                 "stage": job.stage,
                 "active": job.active,
-                "bytes_done": copied_bytes(files) if copying else job.done,
+                # What is copied is read once more, to be known by its SHA-256.
+                "bytes_done": job.done + copied_bytes(files) if copying else job.done,
                 "bytes_total": job.total,
                 "problem": problem_of(job.problem) if job.problem is not None else None,
             }
@@ -266,12 +267,12 @@ class Departures:
         job.check()
         job.stage = "copying"
         recorder.step("copy")
-        manifest = make_copies(files, sidecar, job.check)
+        manifest = make_copies(files, sidecar, job.check, job.advance)
         job.total = sum(copy.bytes for copy in manifest.copies)
-        job.stage = "sending"
+        job.stage, job.done = "sending", 0
         recorder.step("send")
         local = service.look().settings.mesh_address
         line = Line(job.target, self._settings.node, self._settings.tls(), local)
         with closing(line):
-            Sending(line, job.target, files, manifest, job.sent, job.check).run()
+            Sending(line, job.target, files, manifest, job.advance, job.check).run()
         job.stage, job.done = "sent", job.total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from ppn.wire.moving import MANIFEST
 
 # A description of a VM with all its user data is shorter.
 MOST_MANIFEST_BYTES = 8 * MIB
+READ_BYTES = 4 * MIB
 
 
 class Copy(BaseModel):
@@ -118,13 +119,19 @@ def check_room(vm: str, files: VmPaths, free_mib: int) -> None:
         )
 
 
-def make_copies(files: VmPaths, sidecar: Sidecar, check: Callable[[], None]) -> Manifest:
+def make_copies(
+    files: VmPaths,
+    sidecar: Sidecar,
+    check: Callable[[], None],
+    on_bytes: Callable[[int], None],
+) -> Manifest:
     """Copy the disks of a VM that does not run; done already, nothing is done again.
 
     Args:
         files: of the VM.
         sidecar: of the VM.
-        check: raises when the copying shall end; asked between disks.
+        check: raises when the copying shall end; asked now and then.
+        on_bytes: told how many bytes of copies have been read again, to be known by their SHA-256.
 
     Raises:
         CommandFailed: a disk cannot be copied, for example for want of room.
@@ -135,17 +142,33 @@ def make_copies(files: VmPaths, sidecar: Sidecar, check: Callable[[], None]) -> 
     shutil.rmtree(files.moving, ignore_errors=True)
     files.moving.mkdir(mode=0o700)
     copies: list[Copy] = []
+    read = 0
     for name in files.disk_names():
         check()
         path = copy_path(files, name)
         flatten_disk(files.disk(name), path)
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        copies.append(Copy(disk=name, bytes=path.stat().st_size, sha256=digest))
+        digest = hashlib.sha256()
+        for part in parts_of(path):
+            check()
+            digest.update(part)
+            read += len(part)
+            on_bytes(read)
+        copies.append(Copy(disk=name, bytes=path.stat().st_size, sha256=digest.hexdigest()))
     manifest = Manifest(sidecar=sidecar, copies=tuple(copies))
     # Last of all: where it is, every copy is whole.
     write_atomic(manifest_path(files), manifest.model_dump_json().encode(), mode=0o600)
     return manifest
+
+
+def parts_of(path: Path) -> Iterator[bytes]:
+    """A file's content, some at a time.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as content:
+        while part := content.read(READ_BYTES):
+            yield part
 
 
 def copied_bytes(files: VmPaths) -> int:

@@ -12,17 +12,15 @@ from ppn.durable import sync_folder
 from ppn.errors import Refusal
 from ppn.host.moving.copies import (
     MOST_MANIFEST_BYTES,
-    Copy,
     Manifest,
     ManifestDamaged,
     copy_path,
     manifest_path,
+    parts_of,
     read_manifest,
 )
 from ppn.host.paths import VmPaths
 from ppn.wire.moving import MANIFEST
-
-READ_BYTES = 4 * 1024 * 1024
 
 
 class Incoming:
@@ -139,11 +137,18 @@ class Incoming:
         """
         manifest = self.manifest()
         wrong: list[str] = []
-        before = 0
+        compared = 0
         for copy in manifest.copies if manifest is not None else ():
-            if self._digest(copy, before, on_bytes) != copy.sha256:
+            path = copy_path(self._files, copy.disk)
+            with path.open("rb") as content:
+                os.fsync(content.fileno())
+            digest = hashlib.sha256()
+            for part in parts_of(path):
+                digest.update(part)
+                compared += len(part)
+                on_bytes(compared)
+            if digest.hexdigest() != copy.sha256:
                 wrong.append(copy.disk)
-            before += copy.bytes
         for disk in wrong:
             copy_path(self._files, disk).unlink()
         sync_folder(self._files.moving)
@@ -172,17 +177,6 @@ class Incoming:
             os.fsync(part.fileno())
         os.replace(self._part, manifest_path(self._files))
         sync_folder(self._files.moving)
-
-    def _digest(self, copy: Copy, before: int, on_bytes: Callable[[int], None]) -> str:
-        found = hashlib.sha256()
-        read = before
-        with copy_path(self._files, copy.disk).open("rb") as content:
-            os.fsync(content.fileno())
-            while part := content.read(READ_BYTES):
-                found.update(part)
-                read += len(part)
-                on_bytes(read)
-        return found.hexdigest()
 
 
 def _size(path: os.PathLike[str]) -> int:
