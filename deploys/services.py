@@ -5,4 +5,4 @@ from __future__ import annotations
 from deploys import fleet_controller, node_proxy
 from ppn.mesh.firewall import SSH
 
-SERVICES = (SSH, node_proxy.SERVICE, fleet_controller.SERVICE)
+SERVICES = (SSH, *node_proxy.SERVICES, fleet_controller.SERVICE)
