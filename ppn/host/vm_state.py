@@ -103,8 +103,6 @@ def read_vm(
         sidecar=condition,
         problems=tuple(problems),
     )
-    if sidecar is not None and sidecar.phase == "arriving":
-        growth = _still_to_come(files, sidecar.spec)
     return VmReading(view, _vcpus(spec, domain), growth, _awaited_mib(sidecar, domain))
 
 
@@ -221,6 +219,8 @@ def _disks(
                 detached=sidecar is not None and name not in declared,
             )
         )
+    if sidecar is not None and sidecar.phase == "arriving":
+        growth += _still_to_come(files, sidecar.spec)
     return tuple(disks), growth
 
 
