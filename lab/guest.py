@@ -21,7 +21,7 @@ from ppn.run import run
 HERE = Path(__file__).parent
 DRIVERS = ("virtio_pci", "virtio_blk", "virtio_balloon", "virtio_net", "isofs", "button", "evdev")
 # What the tiny guest needs besides what every first program does.
-MORE_APPLETS = ("awk", "httpd", "ip", "nc", "umount")
+MORE_APPLETS = ("awk", "dd", "httpd", "ip", "nc", "sha256sum", "sync", "umount")
 MORE_FOLDERS = ("seed", "www")
 INIT = HERE / "guest_init.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"

@@ -1,14 +1,22 @@
-"""Two whole nodes on loopback, and one or two controllers: everything of a move is real."""
+"""Two whole nodes and their controllers, each in a network namespace: everything of a move is real.
+
+a  10.8.0.2 --+
+              +-- hub: controllers at 10.8.0.1 and 10.8.0.4
+b  10.8.0.3 --+
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +24,28 @@ from typing import Any
 import httpx
 
 from lab import guest
-from ppn.errors import PpnError
 from ppn.host.sidecar import Sidecar, read_sidecar
+from ppn.pool.tls import TlsFiles
+from ppn.run import run
 from ppn.wire.moving import MoveView
 from tests.integration.agent.agents import Agent
-from tests.integration.fleet.parts import Controller, free_port, is_open
+from tests.integration.fleet.parts import context
 from tests.integration.host.node import Node, wait_for
+from tests.integration.mesh.namespaces import Namespace
 from tests.integration.proxy.parts import Authority
 
-ORDER = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
-# A move of a small VM takes a few seconds; a guest under TCG on a busy machine takes more.
-MOVE_SECONDS = 180.0
+# One virtual CPU: QEMU dies now and then when it emulates several.
+ORDER = {"owner": "acme", "image": "tiny", "vcpus": 1, "memory_mib": 256}
+FLEET_PORT, PROXY_PORT = 9203, 9204
+CONTROLLERS = ("10.8.0.1", "10.8.0.4")
+NODES = {"a": "10.8.0.2", "b": "10.8.0.3"}
+# A guest under emulation on a busy machine takes its time.
+MOVE_SECONDS = 240.0
+HUB = """ip link add mesh type bridge
+ip address add 10.8.0.1/24 dev mesh
+ip address add 10.8.0.4/24 dev mesh
+ip link set mesh up
+"""
 
 
 @dataclass
@@ -35,25 +54,25 @@ class Machine:
 
     Args:
         name: in the inventory.
-        address: loopback, as its mesh address.
+        space: its network.
         node: its folders and its libvirt.
         agent: in a process of its own.
-        proxy_words: how its proxy is started.
+        words: how its proxy is started.
     """
 
     name: str
-    address: str
-    port: int
+    space: Namespace
     node: Node
     agent: Agent
-    proxy_words: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     proxy: subprocess.Popen[bytes] | None = None
 
     def start_proxy(self) -> None:
         """Start it and wait until it listens."""
         with (self.node.root / "proxy.log").open("ab") as log:
-            self.proxy = subprocess.Popen(self.proxy_words, stderr=log)
-        wait_for(f"the proxy of {self.name}", lambda: is_open(self.address, self.port))
+            self.proxy = subprocess.Popen([*self.node.enter, *self.words], stderr=log)
+        listening = f"ss -Hltn sport = :{PROXY_PORT}"
+        wait_for(f"the proxy of {self.name}", lambda: self.space.sh(listening))
 
     def end_proxy(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it by a signal."""
@@ -77,16 +96,73 @@ class Machine:
     def clear(self) -> None:
         """Remove every VM, whatever it is in."""
         for name in self.node.domains():
-            self.node.virsh("destroy", name) if self.runs(name) else None
+            if self.runs(name):
+                self.node.virsh("destroy", name)
             self.node.virsh("undefine", name)
         for folder in self.node.paths.vms.glob("*"):
             subprocess.run(["rm", "-rf", folder], check=True, timeout=60)
 
 
 @dataclass
+class Controller:
+    """A controller in the hub.
+
+    Args:
+        folder: takes its files.
+        space: its network.
+        settings: what it is told.
+        files: its client certificate.
+        reach: does HTTP in the hub's network.
+    """
+
+    folder: Path
+    space: Namespace
+    settings: dict[str, Any]
+    files: TlsFiles
+    reach: ThreadPoolExecutor
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it has heard every node."""
+        path = self.folder / "fleet.json"
+        path.write_text(json.dumps(self.settings))
+        words = ["-m", "ppn.fleet", "--key", str(self.files.key), "--settings", str(path)]
+        with (self.folder / "controller.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*enter(self.space), sys.executable, *words], stderr=log, stdout=log
+            )
+
+        def hears() -> bool:
+            with suppress(httpx.HTTPError):
+                return len(self.ask("GET", "/nodes").json()) == len(NODES)
+            return False
+
+        wait_for("a controller that hears both nodes", hears)
+
+    def kill(self) -> None:
+        """End it without warning."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+            self.process = None
+
+    def ask(self, method: str, path: str, body: Any = None, key: str = "") -> httpx.Response:
+        """Ask it, as a caller on its own node."""
+        url = f"http://{self.settings['address']}:{FLEET_PORT}/v1{path}"
+        headers = {"Idempotency-Key": key} if key else {}
+
+        def work() -> httpx.Response:
+            with httpx.Client(verify=context(), timeout=60, trust_env=False) as client:
+                return client.request(method, url, json=body, headers=headers)
+
+        return self.reach.submit(work).result()
+
+
+@dataclass
 class Site:
     """Two machines and their controllers."""
 
+    hub: Namespace
     a: Machine
     b: Machine
     controllers: list[Controller]
@@ -102,13 +178,12 @@ class Site:
         return self.a, self.b
 
     def create(self, **order: Any) -> str:
-        """Have a VM made on the first machine; its id.
-
-        Placement chooses: the second is full meanwhile.
-        """
-        made = self.first.create(**{**ORDER, **order})
+        """Have a VM made and wait until its guest is up; its id."""
+        made = self.first.ask("POST", "/vms", {**ORDER, **order})
         assert made.status_code == 201, made.text
-        return str(made.json()["vm"]["id"])
+        vm = str(made.json()["vm"]["id"])
+        self.place(vm).node.wait_ready(vm)
+        return vm
 
     def place(self, vm: str) -> Machine:
         """The machine whose libvirt runs the VM."""
@@ -119,124 +194,167 @@ class Site:
         """The other machine."""
         return self.b if one is self.a else self.a
 
-    def ask(self, vm: str, node: str, controller: Controller | None = None) -> httpx.Response:
-        """Ask for a move."""
-        with (controller or self.first).client() as client:
-            return client.post(f"/v1/vms/{vm}/move", json={"node": node})
+    def ask(self, vm: str, node: str) -> httpx.Response:
+        """Ask the first controller for a move."""
+        return self.first.ask("POST", f"/vms/{vm}/move", {"node": node})
+
+    def refused(self, vm: str, node: str) -> dict[str, Any]:
+        """The refusal of a move."""
+        answer = self.ask(vm, node)
+        assert answer.status_code >= 400, answer.text
+        problem: dict[str, Any] = answer.json()
+        return problem
+
+    def begin(self, vm: str, node: str) -> None:
+        """Have a move begin."""
+        answer = self.ask(vm, node)
+        assert answer.status_code == 202, answer.text
 
     def told(self, vm: str, controller: Controller | None = None) -> dict[str, Any]:
-        """How far a move is."""
-        with (controller or self.first).client() as client:
-            answer: dict[str, Any] = client.get(f"/v1/vms/{vm}/move").json()
-            return answer
+        """How far a move is; empty while nobody says."""
+        with suppress(httpx.HTTPError):
+            found: dict[str, Any] = (controller or self.first).ask("GET", f"/vms/{vm}/move").json()
+            return found
+        return {}
 
-    def ended(self, vm: str, controller: Controller | None = None) -> dict[str, Any]:
-        """How a move ended, once it has."""
+    def ended(self, vm: str) -> dict[str, Any]:
+        """How a move ended, once it has, and nothing is left to remove either."""
 
         def look() -> dict[str, Any] | None:
-            try:
-                found = self.told(vm, controller)
-            except httpx.HTTPError:
-                return None
-            return found if found.get("outcome", "going") != "going" else None
+            found = self.told(vm)
+            whole = found.get("outcome", "going") != "going" and self.clean(vm)
+            return found if whole else None
 
         found: dict[str, Any] = wait_for(f"the move of {vm}", look, MOVE_SECONDS)
         return found
 
-    def able(self, vm: str) -> list[str]:
-        """The machines whose disk lets them start the VM."""
-        found = ((one, one.sidecar(vm)) for one in self.machines)
-        return [one.name for one, sidecar in found if sidecar and sidecar.phase == "ready"]
+    def reaches(self, vm: str, stage: str) -> None:
+        """Wait until a move is at a stage, or past it."""
+        wait_for(f"stage {stage}", lambda: self.told(vm).get("stage") == stage, MOVE_SECONDS)
 
     def clean(self, vm: str) -> bool:
-        """Whether one machine has the VM, and the other nothing of it."""
-        phases = sorted(
-            sidecar.phase if sidecar is not None else ""
-            for sidecar in (one.sidecar(vm) for one in self.machines)
-        )
-        return phases == ["", "ready"]
+        """Whether one machine has the VM for its own, and the other nothing of it."""
+        sidecars = [one.sidecar(vm) for one in self.machines]
+        return sorted(one.phase if one is not None else "" for one in sidecars) == ["", "ready"]
+
+    def cut(self, *, yes: bool) -> None:
+        """Let nothing pass between the two nodes; both still reach the hub."""
+        for name in NODES:
+            self.hub.sh(f"bridge link set dev v{name} isolated {'on' if yes else 'off'}")
 
 
 @contextmanager
-def site(folder: Path, controllers: int = 1, **fleet: Any) -> Iterator[Site]:
+def site(folder: Path, **fleet: Any) -> Iterator[Site]:
     """Everything up and heard; everything ended with the block."""
     authority = Authority(folder)
-    fleet_port, proxy_port = free_port(), free_port()
-    addresses = [f"127.0.6.{number}" for number in range(1, controllers + 1)]
-    image = guest.cached()
     with ExitStack() as stack:
-        machines: list[Machine] = []
-        for name, address in (("a", "127.0.5.1"), ("b", "127.0.5.2")):
-            short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"ppn-{name}-")))
-            machines.append(_machine(name, address, proxy_port, short, image, authority))
-            daemon = machines[-1].node.start()
-            stack.callback(machines[-1].node.stop, daemon)
-        for one in machines:
-            # The first call of a fresh libvirtd looks at QEMU for long.
-            one.node.virsh("domcapabilities")
-            one.agent.start(controllers=[f"http://{address}:{fleet_port}" for address in addresses])
-            stack.callback(one.agent.end)
-            one.start_proxy()
-            stack.callback(one.end_proxy)
+        hub = _space(stack, "hub")
+        hub.sh(HUB)
+        found = [_machine(stack, hub, name, authority) for name in NODES]
+        reach = stack.enter_context(ThreadPoolExecutor(4, initializer=joins(hub)))
         started: list[Controller] = []
-        for address in addresses:
+        for number, address in enumerate(CONTROLLERS):
             settings = {
-                "name": f"controller-{address}",
+                "name": f"controller-{number}",
                 "address": address,
                 "mesh_range": "10.8.0.0/24",
-                "port": fleet_port,
-                "nodes": [{"name": one.name, "address": one.address} for one in machines],
-                "callers": ["127.0.0.1"],
-                "controllers": [other for other in addresses if other != address],
-                "node_proxy_port": proxy_port,
-                "development": True,
+                "nodes": [{"name": name, "address": NODES[name]} for name in NODES],
+                "callers": ["10.8.0.1"],
+                "controllers": [other for other in CONTROLLERS if other != address],
+                "journal": str(folder / address / "intents.jsonl"),
                 **fleet,
             }
-            own = folder / address
-            own.mkdir()
-            files = authority.issue(f"controller-{address}", "controller", address=address)
+            (folder / address).mkdir()
+            files = authority.issue(settings["name"], "controller", address=address)
             settings |= {"certificate": str(files.certificate), "trust": str(files.trust)}
-            settings["journal"] = str(own / "intents.jsonl")
-            started.append(Controller(own, settings, files))
-            stack.callback(started[-1].end)
-        made = Site(machines[0], machines[1], started)
-        wait_for("both nodes", lambda: all(_heard(one) for one in started))
-        yield made
+            started.append(Controller(folder / address, hub, settings, files, reach))
+            stack.callback(started[-1].kill)
+            started[-1].start()
+        yield Site(hub, found[0], found[1], started)
 
 
-def _heard(controller: Controller) -> bool:
-    with controller.client() as client:
-        return len(client.get("/v1/nodes").json()) == 2
+def enter(space: Namespace) -> list[str]:
+    """The words before a command that run it in a namespace's network."""
+    return ["nsenter", "-t", str(space.pid), "-n", "--"]
 
 
-def _machine(
-    name: str, address: str, port: int, root: Path, image: Path, authority: Authority
-) -> Machine:
-    root.chmod(0o755)
-    node = Node(root)
-    node.prepare(image)
+def joins(space: Namespace) -> Callable[[], None]:
+    """Puts the thread that calls it into a namespace's network."""
+
+    def join() -> None:
+        descriptor = os.open(f"/proc/{space.pid}/ns/net", os.O_RDONLY)
+        try:
+            assert ctypes.CDLL(None, use_errno=True).setns(descriptor, 0) == 0
+        finally:
+            os.close(descriptor)
+
+    return join
+
+
+def _space(stack: ExitStack, name: str) -> Namespace:
+    space = Namespace(name)
+    stack.callback(space.end)
+    return space
+
+
+def _machine(stack: ExitStack, hub: Namespace, name: str, authority: Authority) -> Machine:
+    space, address = _space(stack, name), NODES[name]
+    cable = f"link add v{name} netns {hub.pid} type veth peer name ppn0 netns {space.pid}"
+    run(["ip", *cable.split()], timeout=10)
+    hub.sh(f"ip link set v{name} master mesh up")
+    space.sh(f"ip address add {address}/24 dev ppn0; ip link set ppn0 up")
+    space.sh("echo 1 > /proc/sys/net/ipv4/conf/ppn0/forwarding")
+    # The path of a Unix socket has at most 107 characters.
+    root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"ppn-{name}-")))
+    node = Node(root, tuple(enter(space)))
+    node.prepare(guest.cached())
+    _make_based(node)
+    (root / "proc/net").symlink_to("/proc/net")
     node.paths.settings.parent.mkdir(parents=True, exist_ok=True)
-    node.paths.settings.write_text(json.dumps({"name": name, "memory_buffer_mib": 0}))
+    settings: dict[str, Any] = {"name": name, "mesh_address": address}
+    settings |= {"vm_range": f"10.9.{address[-1]}.0/24"}
+    node.paths.settings.write_text(
+        json.dumps({**settings, "memory_buffer_mib": 0, "allow_odd_vcpus": True})
+    )
+    stack.callback(node.stop, node.start())
+    # The first call of a fresh libvirtd looks at QEMU for long.
+    node.virsh("domcapabilities")
     own = authority.issue(name, "hypervisor", address=address)
     agent = Agent(node)
-    agent.settings = {
-        "node": name,
-        "key": str(own.key),
-        "certificate": str(own.certificate),
-        "trust": str(own.trust),
-    }
+    tls = {"key": str(own.key), "certificate": str(own.certificate), "trust": str(own.trust)}
+    agent.start(**tls, node=name, controllers=[f"http://{one}:{FLEET_PORT}" for one in CONTROLLERS])
+    stack.callback(agent.end)
+    machine = Machine(name, space, node, agent, _proxy_words(node, name, address, own))
+    machine.start_proxy()
+    stack.callback(machine.end_proxy)
+    return machine
+
+
+def _make_based(node: Node) -> None:
+    """An image whose disks are read from a base, beside the tiny one that has none."""
+    tiny, image = node.paths.image("tiny"), node.paths.image("based")
+    image.mkdir()
+    for name in ("kernel", "initrd"):
+        (image / name).symlink_to((tiny / name).resolve())
+    base = image / "disk.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], timeout=60)
+    run(["qemu-io", "-c", "write -P 0x5a 0 8M", base], timeout=60)
+    manifest = json.loads((tiny / "manifest.json").read_text())
+    manifest |= {"name": "based", "disk": base.name, "sha256": {}}
+    (image / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _proxy_words(node: Node, name: str, address: str, own: TlsFiles) -> list[str]:
     settings = {
         "node": name,
         "listen": address,
-        "port": port,
         "mesh_range": "10.8.0.0/24",
-        "allowed": ["127.0.0.0/8"],
+        "allowed": ["10.8.0.0/24"],
         "certificate": str(own.certificate),
         "trust": str(own.trust),
         "agent_socket": str(node.paths.agent_socket),
-        "development": True,
     }
-    config = root / "proxy.json"
+    config = node.root / "proxy.json"
     config.write_text(json.dumps(settings))
     words = ["-m", "ppn.host.proxy", "--key", str(own.key), "--settings", str(config)]
-    return Machine(name, address, port, node, agent, [sys.executable, *words])
+    return [sys.executable, *words]

@@ -18,7 +18,18 @@ EVENTS = st.lists(
         st.sampled_from(
             ["drive"] * 6
             + ["step"] * 8
-            + ["look", "order", "arrive", "again", "again", "stray", "stray", "kill", "boot", "give up"]
+            + [
+                "look",
+                "order",
+                "arrive",
+                "again",
+                "again",
+                "stray",
+                "stray",
+                "kill",
+                "boot",
+                "give up",
+            ]
         ),
         st.integers(0, 7),
     ),
