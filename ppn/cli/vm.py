@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppn.cli.move import move
+
 if TYPE_CHECKING:
     from ppn.wire.fleet import PlacedVm
 
@@ -17,6 +19,8 @@ vm_app = typer.Typer(
     help="The pool's VMs: placed by a fleet controller, run by the host agents.",
     no_args_is_help=True,
 )
+
+vm_app.command()(move)
 
 Url = Annotated[
     str | None,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ppn.fleet.moving.drive import LAST
 from ppn.fleet.moving.policy import Next, Will
-from tests.unit.moving.world import PARTS, SPEC, UUID, World, new_world
+from tests.unit.host.builders import UUID
+from tests.unit.moving.world import PARTS, SPEC, World, new_world
 
 WILLS = st.builds(Will, back=st.booleans())
 ROUNDS = 60
