@@ -12,7 +12,7 @@ import structlog
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.making import Asked
 from ppn.fleet.node import Held
-from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown
+from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown
 from ppn.fleet.registry import Registry
 
 RETRY_SECONDS = 1.0
@@ -149,7 +149,11 @@ class Remover:
         known = self.registry.nodes.get(node)
         if known is None:
             raise PpnError(f"node {node} is not in the inventory any more", code="node_unknown")
-        session = known.heartbeat.session if known.heartbeat is not None else ""
+        session = known.heartbeat.session if known.heartbeat is not None else None
+        if session is None and method != "GET":
+            raise NodeUnreachable(
+                f"node {node} has not been heard yet", hint="ask again once it is heard"
+            )
         return await self.nodes.ask(
             Call(
                 node=node,

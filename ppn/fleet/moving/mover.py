@@ -204,7 +204,14 @@ class Mover:
 
     async def _to_its_end(self, drive: Drive) -> None:
         vm = drive.intent.id
-        last = await drive.run()
+        while True:
+            try:
+                last = await drive.run()
+                break
+            except Exception:
+                # What nobody foresaw must not leave a VM between two nodes.
+                log.exception("move broke off", vm=vm, move=drive.intent.move)
+                await asyncio.sleep(WATCH_SECONDS)
         if last is not Next.LOST:
             # What is lost stands in the journal, so that it is looked at again after a restart.
             await asyncio.to_thread(self.maker.journal.end, vm)

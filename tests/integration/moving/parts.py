@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from typing import Any
 import httpx
 
 from lab import guest
+from ppn.host.moving.policy import can_run
 from ppn.host.sidecar import Sidecar, read_sidecar
 from ppn.pool.tls import TlsFiles
 from ppn.run import run
@@ -39,6 +41,10 @@ ORDER = {"owner": "acme", "image": "tiny", "vcpus": 1, "memory_mib": 256}
 FLEET_PORT, PROXY_PORT = 9203, 9204
 CONTROLLERS = ("10.8.0.1", "10.8.0.4")
 NODES = {"a": "10.8.0.2", "b": "10.8.0.3"}
+MIB = 1024 * 1024
+BASE_MIB = 40
+# The folder of VMs is a small file system of its own, whose limits a test may change.
+LIMITS = "mode=711,size=4g"
 # A guest under emulation on a busy machine takes its time.
 MOVE_SECONDS = 240.0
 HUB = """ip link add mesh type bridge
@@ -221,6 +227,7 @@ class Site:
         """How a move ended, once it has, and nothing is left to remove either."""
 
         def look() -> dict[str, Any] | None:
+            self.check(vm)
             found = self.told(vm)
             whole = found.get("outcome", "going") != "going" and self.clean(vm)
             return found if whole else None
@@ -229,8 +236,20 @@ class Site:
         return found
 
     def reaches(self, vm: str, stage: str) -> None:
-        """Wait until a move is at a stage, or past it."""
-        wait_for(f"stage {stage}", lambda: self.told(vm).get("stage") == stage, MOVE_SECONDS)
+        """Wait until a move is at a stage, or was and has ended."""
+
+        def is_there() -> bool:
+            found = self.told(vm)
+            return found.get("stage") == stage or found.get("outcome") != "going"
+
+        wait_for(f"stage {stage}", is_there, MOVE_SECONDS)
+
+    def check(self, vm: str) -> None:
+        """Refuse to go on when both nodes could run a VM, or both do (MIG-01)."""
+        sidecars = [one.sidecar(vm) for one in self.machines]
+        able = [one for one in sidecars if can_run(one)]
+        assert len(able) <= 1, sidecars
+        assert sum(one.runs(vm) for one in self.machines) <= 1
 
     def clean(self, vm: str) -> bool:
         """Whether one machine has the VM for its own, and the other nothing of it."""
@@ -310,6 +329,9 @@ def _machine(stack: ExitStack, hub: Namespace, name: str, authority: Authority) 
     node.prepare(guest.cached())
     _make_based(node)
     (root / "proc/net").symlink_to("/proc/net")
+    node.paths.vms.mkdir(parents=True)
+    run(["mount", "-t", "tmpfs", "-o", LIMITS, "tmpfs", node.paths.vms], timeout=30)
+    stack.callback(run, ["umount", "--lazy", node.paths.vms], timeout=30)
     node.paths.settings.parent.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"name": name, "mesh_address": address}
     settings |= {"vm_range": f"10.9.{address[-1]}.0/24"}
@@ -336,9 +358,11 @@ def _make_based(node: Node) -> None:
     image.mkdir()
     for name in ("kernel", "initrd"):
         (image / name).symlink_to((tiny / name).resolve())
-    base = image / "disk.qcow2"
-    run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], timeout=60)
-    run(["qemu-io", "-c", "write -P 0x5a 0 8M", base], timeout=60)
+    raw, base = node.root / "base.raw", image / "disk.qcow2"
+    # What a base holds, and so much of it that a move takes long enough to be disturbed.
+    raw.write_bytes(b"\x5a" * MIB + random.Random(1).randbytes(BASE_MIB * MIB))
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, base], timeout=60)
+    raw.unlink()
     manifest = json.loads((tiny / "manifest.json").read_text())
     manifest |= {"name": "based", "disk": base.name, "sha256": {}}
     (image / "manifest.json").write_text(json.dumps(manifest))

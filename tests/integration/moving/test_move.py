@@ -19,10 +19,16 @@ BASE = {"5a"}
 SAYS = re.compile(r"^ppn-guest data (.*?)\r?$", re.MULTILINE)
 
 
-def says(machine: Machine, vm: str) -> dict[str, str]:
-    """What the guest says of its own data, once it has booted there."""
-    machine.node.wait_ready(vm)
-    return figures(SAYS.findall(machine.node.serial(vm))[-1])
+def says(machine: Machine, vm: str, after: int = 0) -> dict[str, str]:
+    """What the guest says of its own data, once it has booted there more than so many times."""
+
+    def look() -> dict[str, str] | None:
+        machine.node.wait_ready(vm)
+        said = figures(SAYS.findall(machine.node.serial(vm))[-1])
+        return said if int(said["boots"]) > after else None
+
+    found: dict[str, str] = wait_for(f"the guest of {vm}", look)
+    return found
 
 
 def sidecar_of(machine: Machine, vm: str) -> Sidecar:
