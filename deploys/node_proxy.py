@@ -11,7 +11,7 @@ from deploys.units import unit_file
 from operations import files, systemd
 from operations.files import File
 from operations.systemd import Unit
-from ppn.host.proxy.policy import CONTROLLER
+from ppn.host.proxy.policy import CONTROLLER, HYPERVISOR
 from ppn.host.proxy.settings import PATH, PORT, ProxySettings
 from ppn.inventory import Pool
 from ppn.mesh.firewall import Service
@@ -20,23 +20,33 @@ from ppn.pool.tls import NODE_KEY
 USER = "ppn-proxy"
 UNIT = "ppn-node-proxy.service"
 # For the firewall of the mesh, in front of the proxy's own ringfence.
-SERVICE = Service(PORT, from_role=CONTROLLER, on_role="hypervisor")
+SERVICES = (
+    Service(PORT, from_role=CONTROLLER, on_role=HYPERVISOR),
+    # A node sends its VMs that move to others.
+    Service(PORT, from_role=HYPERVISOR, on_role=HYPERVISOR),
+)
 
 
 def proxy_files(pool: Pool, name: str) -> dict[str, File]:
-    """The proxy's settings and unit on a node: controllers may connect, and nobody else.
+    """The proxy's settings and unit on a node: controllers and other hypervisors may connect.
+
+    What a hypervisor may do there is to send a VM that moves, and nothing else.
 
     Args:
         pool: the sound nodes of the inventory.
         name: of the node.
     """
     node = pool.node(name)
-    controllers = [one.address for one in pool.nodes if CONTROLLER in one.roles]
+    callers = [
+        one.address
+        for one in pool.nodes
+        if CONTROLLER in one.roles or (HYPERVISOR in one.roles and one.name != name)
+    ]
     settings = ProxySettings(
         node=node.name,
         listen=node.address,
         mesh_range=pool.range,
-        allowed=tuple(IPv4Network(address) for address in sorted(controllers)),
+        allowed=tuple(IPv4Network(address) for address in sorted(callers)),
     )
     units = unit_file(UNIT).items()
     return {

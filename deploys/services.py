@@ -7,7 +7,7 @@ from ppn.mesh.firewall import SSH
 
 SERVICES = (
     SSH,
-    node_proxy.SERVICE,
+    *node_proxy.SERVICES,
     fleet_controller.SERVICE,
     tenant_proxy.SERVICE,
     witness.SERVICE,

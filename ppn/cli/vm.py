@@ -8,6 +8,7 @@ import typer
 
 from ppn.cli import order_options as options
 from ppn.cli.completion import vm_ids
+from ppn.cli.move import move
 from ppn.cli.output import AsJson, print_json, working
 from ppn.cli.target import Target, asks_pool
 
@@ -21,6 +22,8 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids, show_default=False),
 ]
+
+vm_app.command()(move)
 
 
 @vm_app.command()

@@ -20,6 +20,8 @@ from ppn.wire.fleet import (
     BatchOrder,
     Decision,
     FleetReport,
+    MoveOrder,
+    MoveReport,
     NodeReport,
     NvmeOrder,
     OpenIntent,
@@ -186,6 +188,22 @@ async def decision(request: Request, vm: VmName) -> Decision:
             hint="ask the controller that took the order",
         )
     return found
+
+
+@router.post("/vms/{vm}/move", status_code=202, summary="Move a VM to another node.")
+async def move(request: Request, vm: VmName, order: MoveOrder) -> MoveReport:
+    """Answer once the other node has kept room for it; it is stopped, copied and started there.
+
+    Asked again, the same move is found. What cannot be done is refused before the VM is stopped,
+    and what fails before its copy is verified leaves it where it was (MIG-01, MIG-02).
+    """
+    return await service_of(request).mover.begin(vm, order.node, asked_by(request))
+
+
+@router.get("/vms/{vm}/move", summary="How far a VM's move is.")
+async def show_move(request: Request, vm: VmName) -> MoveReport:
+    """Or how its last one ended."""
+    return await service_of(request).mover.report(vm, asked_by(request))
 
 
 @router.get("/vms/{vm}/timeline", summary="The steps of a VM's last operations.")

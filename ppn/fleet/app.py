@@ -43,16 +43,20 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        recovery = asyncio.create_task(service.recovery.run())
+        tasks = [
+            asyncio.create_task(service.recovery.run()),
+            asyncio.create_task(service.mover.run()),
+        ]
         # What is there from the start is never garbage; looking at it again would cost heartbeats.
         gc.freeze()
         notify("READY=1", f"STATUS=listens on {service.settings.address}")
         log.info("started", controller=service.settings.name, nodes=len(service.settings.nodes))
         yield
         notify("STOPPING=1")
-        recovery.cancel()
-        with suppress(asyncio.CancelledError):
-            await recovery
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     app = bare_app()
     app.router.lifespan_context = life

@@ -25,14 +25,16 @@ class JournalDamaged(PpnError):
 
 
 class Intent(BaseModel):
-    """A VM that a controller is about to have made.
+    """A VM that a controller is about to have made, or moved.
 
     Args:
         id: the VM.
         owner: whose.
-        digest: of the order.
-        node: where it was placed.
+        digest: of the order; empty for a move.
+        node: where it was placed, or goes to.
         batch: all of it or nothing; empty for a VM of its own.
+        move: the id of the move; empty for a VM that is made.
+        source: the node it moves from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,8 @@ class Intent(BaseModel):
     digest: str
     node: str
     batch: str = ""
+    move: str = ""
+    source: str = ""
 
 
 class Line(BaseModel):

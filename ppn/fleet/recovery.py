@@ -52,7 +52,9 @@ class Recovery:
     async def look(self) -> None:
         """Decide what can be decided now; a node that is silent holds up its own VMs alone."""
         now = self.maker.clock()
-        intents = [one for one in self.maker.journal.intents.values() if not self._busy(one)]
+        open_ones = self.maker.journal.intents.values()
+        # A move is brought to its end by who moves VMs.
+        intents = [one for one in open_ones if not one.move and not self._busy(one)]
         self.idle = {one: self.idle.get(one, now) for one in intents}
         ready = [one for one, since in self.idle.items() if now - since >= SETTLE_SECONDS]
         ready.sort(key=lambda one: one.node)

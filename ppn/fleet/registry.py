@@ -22,7 +22,7 @@ from ppn.fleet.index import Index
 from ppn.fleet.model import Demand, NodeView
 from ppn.fleet.node import Held, Node, Reservation
 from ppn.fleet.policy import Choice, no_capacity, place
-from ppn.wire.heartbeat import Heartbeat, VmReport
+from ppn.wire.heartbeat import IN_TRANSIT, Heartbeat, VmReport
 from ppn.wire.problems import NodeRefusal
 
 INTERVAL_SECONDS = 10.0
@@ -233,18 +233,34 @@ class Registry:
         self._refresh(node)
 
     def find(self, vm: str, now: float) -> tuple[Held, ...]:
-        """Where a VM is: on one node, on none, or on several if something went wrong."""
-        return tuple(self._held(vm, node.name, now) for node in self._at(vm))
+        """Where a VM is: on one node, on none, or on several if something went wrong.
+
+        A VM between two nodes is on the one that can run it, else on the one it comes from.
+        """
+        held = tuple(self._held(vm, node.name, now) for node in self._at(vm))
+        whole = tuple(one for one in held if one.report.state not in IN_TRANSIT)
+        return whole or tuple(sorted(held, key=lambda one: one.report.state != "moving")[:1])
 
     def vms(self, now: float, owner: str | None = None) -> tuple[Held, ...]:
-        """Every VM, or every VM of one owner, by id (FLEET-07)."""
+        """Every VM, or every VM of one owner, by id; one between two nodes once (FLEET-07)."""
         owners = self._owned if owner is None else (owner,)
-        found = sorted(pair for one in owners for pair in self._owned.get(one, ()))
-        return tuple(self._held(vm, name, now) for vm, name in found)
+        found = sorted({vm for one in owners for vm, _ in self._owned.get(one, ())})
+        return tuple(held for vm in found for held in self.find(vm, now))
+
+    def in_transit(self, now: float) -> tuple[Held, ...]:
+        """Every node's part of a VM between two nodes, by id."""
+        found = [
+            (vm, node.name)
+            for node in self._nodes.values()
+            for vm, report in node.reported.items()
+            if report.state in IN_TRANSIT and vm not in node.gone
+        ]
+        return tuple(self._held(vm, name, now) for vm, name in sorted(found))
 
     def doubled(self) -> dict[str, tuple[str, ...]]:
-        """VMs that more than one node has, with the nodes: each is an alert."""
-        return {vm: tuple(sorted(self._places[vm])) for vm in sorted(self._twice)}
+        """VMs that more than one node has for its own, with the nodes: each is an alert."""
+        held = {vm: self._whole(vm) for vm in sorted(self._twice)}
+        return {vm: names for vm, names in held.items() if len(names) > 1}
 
     def is_stale(self, node: Node, now: float) -> bool:
         """Whether a node was never heard, or not lately by this controller's own clock."""
@@ -276,6 +292,11 @@ class Registry:
 
     def _at(self, vm: str) -> list[Node]:
         return [self._nodes[name] for name in sorted(self._places.get(vm, ()))]
+
+    def _whole(self, vm: str) -> tuple[str, ...]:
+        """The nodes that have a VM and are not just sending it or taking it in."""
+        found = [node for node in self._at(vm) if node.report(vm).state not in IN_TRANSIT]
+        return tuple(node.name for node in found)
 
     def _held(self, vm: str, name: str, now: float) -> Held:
         node = self._nodes[name]

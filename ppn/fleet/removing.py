@@ -12,7 +12,7 @@ import structlog
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.making import Asked
 from ppn.fleet.node import Held, Node
-from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown
+from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown
 from ppn.fleet.registry import Registry
 
 RETRY_SECONDS = 1.0
@@ -101,13 +101,7 @@ class Remover:
         """
         held = self.find(vm)
         if len(held) > 1:
-            names = " and ".join(one.node for one in held)
-            raise Refusal(
-                f"vm {vm} is on {names}; which is the right one is for the operator to say",
-                code="vm_doubled",
-                constraint="one VM of an id",
-                hint="destroy one of them on its node",
-            )
+            raise doubled(vm, held)
         answer = await self.send(vm, held[0].node, asked, method, what, body)
         return {**answer, "node": held[0].node}
 
@@ -160,6 +154,10 @@ class Remover:
         """
         known = self._node(node)
         session = session_of(known)
+        if not session and method != "GET":
+            raise NodeUnreachable(
+                f"node {node} has not been heard yet", hint="ask again once it is heard"
+            )
         while True:
             call = Call(
                 node=node,
@@ -239,3 +237,19 @@ class Remover:
 def session_of(node: Node) -> str:
     """The agent's session as its newest heartbeat names it; empty before the first."""
     return node.heartbeat.session if node.heartbeat is not None else ""
+
+
+def doubled(vm: str, held: tuple[Held, ...]) -> Refusal:
+    """The refusal to choose between several VMs of one id.
+
+    Args:
+        vm: the id.
+        held: where they are.
+    """
+    names = " and ".join(one.node for one in held)
+    return Refusal(
+        f"vm {vm} is on {names}; which is the right one is for the operator to say",
+        code="vm_doubled",
+        constraint="one VM of an id",
+        hint="destroy one of them on its node",
+    )

@@ -15,12 +15,14 @@ from ppn.fleet.identity import vm_id
 from ppn.fleet.journal import Journal
 from ppn.fleet.making import Asked, Made, Maker
 from ppn.fleet.metrics import Counts, PoolCollector
+from ppn.fleet.moving.mover import Mover
 from ppn.fleet.nodes import Nodes
 from ppn.fleet.peers import Peers
 from ppn.fleet.recovery import Recovery
 from ppn.fleet.registry import Registry
 from ppn.fleet.removing import Remover
 from ppn.fleet.settings import FleetSettings
+from ppn.host.policy import in_transit
 from ppn.wire.fleet import VmOrder
 
 
@@ -40,6 +42,7 @@ class Service:
         maker: makes VMs.
         remover: removes and changes them.
         batches: makes several.
+        mover: moves them between nodes.
         recovery: ends what an earlier process began.
         counts: what is counted.
         collectors: what Prometheus reads.
@@ -51,6 +54,7 @@ class Service:
     maker: Maker
     remover: Remover
     batches: Batches
+    mover: Mover
     recovery: Recovery
     counts: Counts
     collectors: CollectorRegistry
@@ -84,7 +88,7 @@ class Service:
 
         Raises:
             Refusal: `vm_busy`: it is being made just now; a node asked too early would say that
-                nothing is there, and make it after.
+                nothing is there, and make it after; `vm_moving`: it is between two nodes.
             PpnError: see `Remover.remove`.
         """
         if vm in self.maker.under_way:
@@ -94,6 +98,8 @@ class Service:
                 constraint="one operation on a VM at a time",
                 hint="ask again once it is made",
             )
+        if self.mover.is_moving(vm):
+            raise in_transit(vm, "moving")
         return await self.remover.remove(vm, asked)
 
 
@@ -114,6 +120,7 @@ def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service
         maker=maker,
         remover=remover,
         batches=Batches(maker, remover),
+        mover=Mover(maker, remover, settings.node_proxy_port, settings.stall_seconds, clock),
         recovery=Recovery(maker, remover),
         counts=Counts(collectors),
         collectors=collectors,

@@ -49,6 +49,7 @@ class FleetSettings(BaseModel):
         trust: the authorities whose node proxies it trusts.
         stale_seconds: after so long without a heartbeat a node is no candidate.
         request_seconds: the longest a caller waits for an answer.
+        stall_seconds: a move that comes no further for so long is called back.
         development: allows a loopback address to listen on.
     """
 
@@ -67,6 +68,7 @@ class FleetSettings(BaseModel):
     trust: Path = Path(NODE_TRUST)
     stale_seconds: float = Field(default=STALE_SECONDS, gt=0, le=600)
     request_seconds: float = Field(default=120.0, gt=0, le=600)
+    stall_seconds: float = Field(default=120.0, gt=0, le=86400)
     development: bool = False
 
 

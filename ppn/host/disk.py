@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ppn.run import run
 
 QEMU_IMG = "qemu-img"
 TIMEOUT_SECONDS = 120
+# Reads and writes a whole disk.
+FLATTEN_SECONDS = 6 * 3600
 MAGIC = b"QFI\xfb"
 MIB = 1024 * 1024
 # The map of a disk without a base is made at once, in large clusters: that takes nearly the same
@@ -69,6 +72,29 @@ def grow_disk(path: Path, size_gib: int) -> None:
     """
     run([QEMU_IMG, "resize", "-q", "-f", "qcow2", path, f"{size_gib}G"], timeout=TIMEOUT_SECONDS)
     _sync(path)
+
+
+def flatten_disk(path: Path, copy: Path) -> None:
+    """Copy a disk that nobody uses into one that needs no base; what is empty takes no room.
+
+    Args:
+        path: the disk.
+        copy: the copy; it appears under its name only when whole.
+
+    Raises:
+        CommandFailed: qemu-img could not, for example because a VM uses the disk.
+    """
+    temporary = copy.with_name(f".{copy.name}.{secrets.token_hex(6)}.new")
+    try:
+        run(
+            [QEMU_IMG, "convert", "-q", "-f", "qcow2", "-O", "qcow2", path, temporary],
+            timeout=FLATTEN_SECONDS,
+        )
+        _sync(temporary)
+        os.replace(temporary, copy)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(copy.parent)
 
 
 def disk_info(path: Path) -> DiskInfo:

@@ -103,7 +103,7 @@ class Execution:
     def _discard(self) -> None:
         """Undo a whole creation; the files go last, for they say that there is something."""
         self.backend.discard(self.spec.name)
-        self._remove_folder()
+        remove_folder(self.paths, self.spec.name)
 
     def _discard_disk(self, name: str) -> None:
         path = self.files.disk(name)
@@ -129,24 +129,17 @@ class Execution:
         return read_image(self.paths.image(self.spec.image))
 
     def _reserve(self, _: Action) -> None:
-        """The folder appears with its sidecar in it: what is there is known from then on."""
-        self.paths.vms.mkdir(mode=0o711, parents=True, exist_ok=True)
-        making = self.paths.vms / f".{self.spec.name}.new"
-        making.mkdir(mode=0o711)
-        identity = str(uuid.uuid4())
-        with network_change(self.paths) as change:
-            self._sidecar = Sidecar(
-                uuid=identity,
+        self._sidecar = make_folder(
+            self.paths,
+            Sidecar(
+                uuid=str(uuid.uuid4()),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 phase="creating",
                 spec=self.spec,
                 pins=self.pins,
                 order=self.spec.digest(),
-                lease=change.grant(self.spec, identity, None),
-            )
-            write_sidecar(making / self.files.sidecar.name, self._sidecar)
-            os.rename(making, self.files.folder)
-            sync_folder(self.paths.vms)
+            ),
+        )
 
     def _lease(self, _: Action) -> None:
         known = self._identity
@@ -266,22 +259,58 @@ class Execution:
     def _remove_files(self, _: Action) -> None:
         for drive in self._sidecar.drives if self._sidecar is not None else ():
             give_back(self.paths.sysfs, drive)
-        self._remove_folder()
-
-    def _remove_folder(self) -> None:
-        """The folder leaves its name in one step, so that no part of a VM is ever seen."""
-        gone = self.paths.vms / f".{self.spec.name}.{secrets.token_hex(6)}.gone"
-        if self.files.folder.exists():
-            with network_change(self.paths) as change:
-                change.withdraw(self.spec.name)
-                os.rename(self.files.folder, gone)
-                sync_folder(self.paths.vms)
-        sweep_vm(self.paths, self.spec.name)
+        remove_folder(self.paths, self.spec.name)
 
     def _record(self, _: Action) -> None:
         known = self._identity
         self._sidecar = known.model_copy(update={"phase": "ready", "spec": self.spec})
         write_sidecar(self.files.sidecar, self._sidecar)
+
+
+def make_folder(paths: Paths, sidecar: Sidecar) -> Sidecar:
+    """Make a VM's folder: it appears with its sidecar in it, so that what is there is known.
+
+    Args:
+        paths: the node's files.
+        sidecar: of the VM, which has no address yet.
+
+    Returns:
+        The sidecar with the VM's address and ports.
+
+    Raises:
+        Refusal: an address or a port that cannot be had.
+        OSError: the folder cannot be made.
+    """
+    name = sidecar.spec.name
+    paths.vms.mkdir(mode=0o711, parents=True, exist_ok=True)
+    making = paths.vms / f".{name}.new"
+    making.mkdir(mode=0o711)
+    with network_change(paths) as change:
+        lease = change.grant(sidecar.spec, sidecar.uuid, None)
+        made = sidecar.model_copy(update={"lease": lease})
+        write_sidecar(making / paths.vm(name).sidecar.name, made)
+        os.rename(making, paths.vm(name).folder)
+        sync_folder(paths.vms)
+    return made
+
+
+def remove_folder(paths: Paths, name: str) -> None:
+    """Remove a VM's folder: it leaves its name in one step, so that no part of a VM is seen.
+
+    Args:
+        paths: the node's files.
+        name: the VM.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    gone = paths.vms / f".{name}.{secrets.token_hex(6)}.gone"
+    if paths.vm(name).folder.exists():
+        with network_change(paths) as change:
+            change.withdraw(name)
+            os.rename(paths.vm(name).folder, gone)
+            sync_folder(paths.vms)
+    sweep_vm(paths, name)
 
 
 def sweep(paths: Paths) -> None:

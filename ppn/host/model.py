@@ -12,6 +12,10 @@ from ppn.host.spec import ADDRESS_PATTERN, Protocol, VmSpec
 from ppn.inventory import DEFAULT_INTERFACE, SERVICE_PORTS, SMALLEST_VM_RANGE
 
 Accelerator = Literal["kvm", "tcg"]
+# Moving: it goes to another node and may come back; moved: it is the other node's; arriving: it is
+# not this node's yet. In none of these can anybody start, change or remove it here.
+Phase = Literal["creating", "ready", "moving", "moved", "arriving"]
+IN_TRANSIT: frozenset[Phase] = frozenset({"moving", "moved", "arriving"})
 
 
 class Frozen(BaseModel):
@@ -320,7 +324,7 @@ class VmView(Frozen):
         name: its name, known even when the sidecar is not readable.
         spec: what the sidecar says it shall be; None when missing or damaged.
         state: `missing` when libvirt has no such domain, `unknown` when libvirt is silent.
-        phase: `creating` until the VM first reached its wanted state.
+        phase: `creating` until the VM first reached its wanted state; see `Phase`.
         digest: of the spec the domain was defined from; empty when there is no domain.
         seed: the seed volume is there.
         owner: from the sidecar, else from the domain; empty when neither says.
@@ -335,7 +339,7 @@ class VmView(Frozen):
     spec: VmSpec | None = None
     uuid: str | None = None
     state: Literal["running", "stopped", "missing", "unknown"]
-    phase: Literal["creating", "ready"] | None = None
+    phase: Phase | None = None
     digest: str = ""
     seed: bool = False
     owner: str = ""

@@ -164,3 +164,14 @@ class VmPaths:
     def disk(self, name: str) -> Path:
         """The file of a disk by its name; `root` is the root disk."""
         return self.root_disk if name == "root" else self.folder / f"{name}.qcow2"
+
+    @property
+    def moving(self) -> Path:
+        """What is sent to another node, or comes from one, while the VM moves."""
+        return self.folder / "moving"
+
+    def disk_names(self) -> tuple[str, ...]:
+        """Names of the disks whose files are there, the root disk's among them."""
+        # The root disk's file is not called by the disk's name.
+        stems = sorted(path.stem for path in self.folder.glob("[a-z]*.qcow2"))
+        return tuple("root" if stem == "disk" else stem for stem in stems)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ppn.errors import Refusal
-from ppn.host.model import Image, NodeState, VmView
+from ppn.host.model import IN_TRANSIT, Image, NodeState, Phase, VmView
 from ppn.host.network import network_refusals
 from ppn.host.plan import MIB_PER_GIB, Action, ActionKind, plan, wanted_disks
 from ppn.host.spec import VmSpec
 
-__all__ = ["Action", "ActionKind", "admit", "plan", "refusals"]
+__all__ = ["Action", "ActionKind", "admit", "in_transit", "plan", "refusals"]
 
 
 def admit(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -> None:
@@ -38,6 +38,8 @@ def refusals(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -
     """Every constraint that keeps this node from making the VM so, the most basic first."""
     yield from _name(spec, node)
     actual = node.vm(spec.name)
+    if actual is not None and actual.phase in IN_TRANSIT:
+        yield in_transit(spec.name, actual.phase)
     if spec.state == "absent" or not plan(spec, actual):
         return
     yield from _knowledge(spec, actual)
@@ -57,6 +59,16 @@ def refusals(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -
         yield from network_refusals(spec, node, actual)
     if starting:
         yield from _free_memory(spec, node)
+
+
+def in_transit(vm: str, phase: Phase) -> Refusal:
+    """The refusal of everything that is asked of a VM between two nodes (MIG-01)."""
+    return Refusal(
+        f"vm {vm} is {phase}: it is between two nodes",
+        code="vm_moving",
+        constraint="one node for a VM",
+        hint="ask again once the move has ended (ppn vm move shows how far it is)",
+    )
 
 
 def minimum_of(spec: VmSpec, node: NodeState) -> int:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
 from ppn.host.lease import Lease
-from ppn.host.model import Pins
+from ppn.host.model import Phase, Pins
 from ppn.host.spec import PCI_PATTERN, VmSpec
 
 
@@ -20,18 +20,37 @@ class SidecarDamaged(PpnError):
     code = "sidecar_damaged"
 
 
+class Move(BaseModel):
+    """The last move of a VM that its node knows of.
+
+    Args:
+        id: 32 hex digits, drawn for this move alone.
+        side: what the node is in it.
+        peer: the other node.
+        verified: at the destination, all that was sent is on disk and is what was sent.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    side: Literal["source", "destination"]
+    peer: str
+    verified: bool = False
+
+
 class Sidecar(BaseModel):
     """A VM's identity and description on disk.
 
     Args:
         uuid: the VM's identity for its whole life.
         created: when it was first asked for, RFC 3339 in UTC.
-        phase: `creating` until the VM first reached its wanted state.
+        phase: `creating` until the VM first reached its wanted state; then see `Phase`.
         spec: what it shall be.
         pins: the CPUs it holds, also while it is stopped; None when it holds none.
         order: digest of the spec it was first asked for with; tells a repeated request.
         lease: its address and ports, from its creation on; None on a node without a VM network.
         drives: PCI addresses of the node's drives that are its own, also while it is stopped.
+        move: the move it is in, or its last one.
     """
 
     model_config = ConfigDict(
@@ -46,12 +65,13 @@ class Sidecar(BaseModel):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     uuid: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     created: str
-    phase: Literal["creating", "ready"]
+    phase: Phase
     spec: VmSpec
     pins: Pins | None = None
     order: str = ""
     lease: Lease | None = None
     drives: tuple[Annotated[str, Field(pattern=PCI_PATTERN)], ...] = ()
+    move: Move | None = None
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:

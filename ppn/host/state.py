@@ -240,7 +240,9 @@ def _unmanaged(paths: Paths, domains: Domains) -> tuple[Unmanaged, ...]:
 def _pool(
     paths: Paths, settings: Settings, topology: Topology, readings: tuple[VmReading, ...]
 ) -> Pool:
-    free = read_memory(paths.procfs / "meminfo").get("MemAvailable", 0)
+    # Kept for VMs between two nodes, whichever of the two will run them.
+    awaited = sum(reading.awaited_mib for reading in readings)
+    free = max(read_memory(paths.procfs / "meminfo").get("MemAvailable", 0) - awaited, 0)
     held = sum(reading.view.memory.current_mib or 0 for reading in readings)
     physical, buffer = topology.memory_mib, settings.memory_buffer_mib
     minimums = [reading.view.memory.minimum_mib for reading in readings]
@@ -248,7 +250,7 @@ def _pool(
         physical_mib=physical,
         available_mib=pool_available(physical, minimums),
         free_mib=free,
-        startable_mib=max(min(free, physical - buffer - held), 0),
+        startable_mib=max(min(free, physical - buffer - held - awaited), 0),
         reserved_mib=buffer,
         vcpus=topology.cpus,
         vcpu_buffer=settings.vcpu_buffer,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ppn.host.affinity import judge_pinning, vcpu_affinity
-from ppn.host.disk import DiskDamaged, disk_sizes
+from ppn.host.disk import MIB, DiskDamaged, disk_sizes
 from ppn.host.model import (
     Enforcement,
     LedgerGrant,
@@ -20,7 +19,7 @@ from ppn.host.model import (
     VmWeight,
 )
 from ppn.host.paths import Paths, VmPaths
-from ppn.host.plan import wanted_disks
+from ppn.host.plan import MIB_PER_GIB, wanted_disks
 from ppn.host.sidecar import Sidecar, SidecarDamaged, read_sidecar
 from ppn.host.spec import VmSpec
 from ppn.pool.policy import DEFAULT_WEIGHT
@@ -40,11 +39,19 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class VmReading:
-    """A VM with what it takes from the node: vCPUs, and MiB its disks may still grow by."""
+    """A VM with what it takes from the node.
+
+    Args:
+        view: the VM.
+        vcpus: of the node's.
+        growth_mib: what its disks may still grow by.
+        awaited_mib: memory it will need when its move ends, here or back here.
+    """
 
     view: VmView
     vcpus: int
     growth_mib: int
+    awaited_mib: int = 0
 
 
 def read_vm(
@@ -96,7 +103,21 @@ def read_vm(
         sidecar=condition,
         problems=tuple(problems),
     )
-    return VmReading(view, _vcpus(spec, domain), growth)
+    return VmReading(view, _vcpus(spec, domain), growth, _awaited_mib(sidecar, domain))
+
+
+def _still_to_come(files: VmPaths, spec: VmSpec) -> int:
+    """What an arriving VM's disks may grow to, less what of them is there, in MiB."""
+    there = sum(path.stat().st_blocks for path in files.moving.glob("*")) * 512 // MIB
+    return max(spec.promised_gib * MIB_PER_GIB - there, 0)
+
+
+def _awaited_mib(sidecar: Sidecar | None, domain: DomainFacts | None) -> int:
+    """The memory in MiB of a VM that shall run once its move has ended."""
+    if sidecar is None or sidecar.phase not in ("moving", "arriving"):
+        return 0
+    runs = domain is not None and domain.running
+    return sidecar.spec.memory_mib if sidecar.spec.state == "running" and not runs else 0
 
 
 def _uuid(sidecar: Sidecar | None, domain: DomainFacts | None) -> str | None:
@@ -174,8 +195,7 @@ def _disks(
 ) -> tuple[tuple[VmDisk, ...], int]:
     """Every disk file in the VM's folder, and by how much they may still grow in MiB."""
     declared = [name for name, _ in wanted_disks(sidecar.spec)] if sidecar is not None else []
-    # The root disk's file is not called by the disk's name.
-    names = ["root" if path.stem == "disk" else path.stem for path in _disk_files(files)]
+    names = _disk_names(files)
     attached = domain.disks if domain is not None and domain.running else frozenset()
     disks: list[VmDisk] = []
     growth = 0
@@ -199,15 +219,17 @@ def _disks(
                 detached=sidecar is not None and name not in declared,
             )
         )
+    if sidecar is not None and sidecar.phase == "arriving":
+        growth += _still_to_come(files, sidecar.spec)
     return tuple(disks), growth
 
 
-def _disk_files(files: VmPaths) -> list[Path]:
+def _disk_names(files: VmPaths) -> tuple[str, ...]:
     try:
-        return sorted(files.folder.glob("[a-z]*.qcow2"))
+        return files.disk_names()
     except FileNotFoundError:
         # The whole VM went while it was looked at.
-        return []
+        return ()
 
 
 def _weight(

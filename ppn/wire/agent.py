@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ppn.host.spec import DISK_PATTERN, Disk, VmSpec
 from ppn.wire.heartbeat import MANY, Heartbeat, VmReport
 from ppn.wire.model import CorrelationId, NodeName, PciAddress, VmId, Wire
+from ppn.wire.moving import Deliver, Depart, Greet, MoveStep, PrepareArrival, ShowMove
 from ppn.wire.problems import ProblemBody
 
 
@@ -175,12 +176,17 @@ class ProbeKvm(Wire):
 
 
 # What changes a VM, and is taken from the node proxy with a ticket only.
-Change = Spawn | Destroy | Stop | Start | Resize | Attach | Detach | AttachNvme | DetachNvme
-Question = ListVms | ShowVm | ShowNode | ShowTimeline | ShowConsole | Inspect | Examine
+Moving = PrepareArrival | Depart | MoveStep
+Change = (
+    Spawn | Destroy | Stop | Start | Resize | Attach | Detach | AttachNvme | DetachNvme | Moving
+)
+Question = ListVms | ShowVm | ShowNode | ShowTimeline | ShowConsole | Inspect | Examine | ShowMove
 # An operator's certificate may ask the others.
 ControllersOnly = Inspect | Examine
+# What another node's agent sends while a VM moves; it shows the destination's secret.
+Delivery = Greet | Deliver
 RootOnly = Apply | Enforce | Balloon | ProbeKvm
-Operation = Annotated[Change | Question | RootOnly, Field(discriminator="operation")]
+Operation = Annotated[Change | Question | Delivery | RootOnly, Field(discriminator="operation")]
 
 
 class Changed(Wire):

@@ -94,6 +94,40 @@ class NvmeOrder(Wire):
     address: PciAddress
 
 
+class MoveOrder(Wire):
+    """The node a VM shall move to."""
+
+    node: NodeName
+
+
+class MoveReport(Wire):
+    """How far a VM's move is.
+
+    Args:
+        id: the VM.
+        move: the move's own id.
+        source: the node it comes from.
+        node: the node it goes to.
+        stage: what is done now, in a word.
+        bytes_done: of the present stage.
+        bytes_total: of the present stage; 0 while that is not known.
+        outcome: `done` once it is the new node's own; `failed` once it is the old one's again.
+        problem: why it failed, or why the VM does not run where it is now.
+        vm: the VM where it is now; None while it is between the two.
+    """
+
+    id: VmId
+    move: str
+    source: str
+    node: str
+    stage: str
+    bytes_done: int = 0
+    bytes_total: int = 0
+    outcome: Literal["going", "done", "failed"] = "going"
+    problem: ProblemBody | None = None
+    vm: VmReport | None = None
+
+
 class PlacedVm(Wire):
     """A VM and the node it is on; `stale` when that node has not been heard of lately."""
 

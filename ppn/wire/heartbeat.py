@@ -11,7 +11,11 @@ from ppn.host.model import Accelerator, BlockDevice, CpuUsage, DiskPool, Image, 
 from ppn.host.spec import Disk
 from ppn.wire.model import NodeName, Owner, PciAddress, VmId, Wire
 
-VmState = Literal["creating", "stabilising", "running", "stopped", "missing", "unknown"]
+VmState = Literal[
+    "creating", "stabilising", "running", "stopped", "missing", "unknown", "moving", "arriving"
+]
+# On its way between two nodes: neither can run it, and one of them alone will.
+IN_TRANSIT: frozenset[VmState] = frozenset({"moving", "arriving"})
 
 # JSON has arrays where these have tuples; the parts stay strict.
 MANY = Field(strict=False, max_length=4096)
@@ -31,7 +35,8 @@ class VmReport(Wire):
     Args:
         id: the VM's name on its node, and its id in the pool.
         state: `creating` until it first ran; `stabilising` while its memory settles after an
-            attach; `unknown` while libvirt is silent.
+            attach; `unknown` while libvirt is silent; `moving` where it goes from and `arriving`
+            where it goes to, and neither can run it.
         created: when it was first asked for, RFC 3339 in UTC.
         address: its address in the node's VM network; None without one.
         drives: PCI addresses of the node's NVMe drives that are its own.

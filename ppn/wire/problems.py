@@ -42,6 +42,7 @@ STATUS_OF_CODE = {
     "libvirt_unavailable": 503,
     "media_type_unknown": 415,
     "method_unknown": 405,
+    "move_unknown": 404,
     "no_capacity": 409,
     "node_busy": 503,
     "node_unknown": 404,

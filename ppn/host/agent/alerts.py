@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ppn.host.agent.processes import Process
-from ppn.host.model import NodeState, VmView
+from ppn.host.model import IN_TRANSIT, NodeState, VmView
 from ppn.host.plan import wanted_disks
 from ppn.host.spec import VmSpec
 from ppn.wire.heartbeat import Alert
@@ -130,6 +130,8 @@ def _vm(vm: VmView, node: NodeState) -> Iterator[Alert]:
             message=f"the sidecar of vm {vm.name} is {vm.sidecar}",
             hint="put the sidecar back, or destroy the vm, which removes its disks",
         )
+        return
+    if vm.phase in IN_TRANSIT:
         return
     yield from _life(vm, vm.spec)
     files = {disk.name for disk in vm.disks}

@@ -73,7 +73,9 @@ class Agent:
     def __init__(self, paths: Paths, settings: AgentSettings) -> None:
         self._paths = paths
         self._tickets = Tickets(settings.node)
-        self._service = Service(paths, on_change=self._changed, report=self._report)
+        self._service = Service(
+            paths, on_change=self._changed, report=self._report, settings=settings
+        )
         self._observer = Observer(self._service, self._tickets, settings.node)
         self._heart = Heart(self._look, settings.controllers, settings.heartbeat_seconds)
         self._eyes = ThreadPoolExecutor(1, thread_name_prefix="look")
@@ -120,6 +122,7 @@ class Agent:
         self._eyes.shutdown(cancel_futures=True)
         if self._server is not None:
             self._server.finish()
+        self._service.moves.finish()
 
     async def _look(self) -> Heartbeat | None:
         if self._loop is None:

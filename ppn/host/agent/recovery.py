@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ppn.host.agent.policy import removal
-from ppn.host.model import NodeState, VmView
+from ppn.host.model import IN_TRANSIT, NodeState, VmView
 from ppn.host.plan import ActionKind, plan
 from ppn.host.spec import VmSpec
 
@@ -116,6 +116,9 @@ def tasks(
 
 
 def _tasks(vm: VmView, rebooted: bool, cut_short: str | None) -> Iterator[Task]:
+    if vm.phase in IN_TRANSIT:
+        # Who moves it says which of its two nodes may run it.
+        return
     if cut_short == "destroy":
         yield Task(vm.name, Repair.REMOVE, removal(vm.name, vm))
     elif vm.spec is None:

@@ -8,7 +8,7 @@ from typing import Any
 from ppn.host.apply import Outcome
 from ppn.host.forecast import with_in_flight
 from ppn.host.lease import Lease
-from ppn.host.model import NodeNetwork, NodeState, Topology, VmView
+from ppn.host.model import IN_TRANSIT, NodeNetwork, NodeState, Topology, VmView
 from ppn.host.spec import VmSpec
 from ppn.wire.agent import Changed
 from ppn.wire.heartbeat import Alert, Heartbeat, Port, VmNetwork, VmReport, VmState
@@ -94,6 +94,8 @@ def vm_report(vm: VmView, settling: Container[str] = frozenset()) -> VmReport:
 def _state(vm: VmView, settling: Container[str]) -> VmState:
     if vm.phase == "creating":
         return "creating"
+    if vm.phase in IN_TRANSIT:
+        return "arriving" if vm.phase == "arriving" else "moving"
     return "stabilising" if vm.state == "running" and vm.name in settling else vm.state
 
 

@@ -20,7 +20,7 @@ from ppn.host.agent.policy import Role, check_operation, needs_ticket, role_of
 from ppn.host.agent.service import vm_of
 from ppn.host.agent.table import AgentBusy
 from ppn.host.agent.tickets import Tickets
-from ppn.wire.agent import Operation, Question, Request, Response, ShowVm, Spawn
+from ppn.wire.agent import Delivery, Operation, Question, Request, Response, ShowVm, Spawn
 from ppn.wire.frames import PREFIX_BYTES, FrameInvalid, encode_frame, payload_length
 from ppn.wire.model import malformed
 from ppn.wire.problems import problem_of
@@ -276,7 +276,7 @@ class Server:
     def _begin(self, request: Request) -> Answer:
         """Begin an operation; a spawn that is asked for twice is done once and answered twice."""
         body = request.body
-        if isinstance(body, Question):
+        if isinstance(body, Question | Delivery):
             return self._questions.begin(self._do, body, request.correlation_id)
         vm = vm_of(body)
         if (same := self._spawns.get(vm)) is not None and same[0] == body:

@@ -14,9 +14,11 @@ from ppn.errors import PpnError
 from ppn.host.agent.drives import DriveAttachment, Place, detach_drive
 from ppn.host.agent.first_output import FirstOutput, file_size
 from ppn.host.agent.inspection import inspect
+from ppn.host.agent.moving import Moves
 from ppn.host.agent.policy import unknown, wanted
 from ppn.host.agent.recovery import Repair, Task
 from ppn.host.agent.report import changed, told, vm_report
+from ppn.host.agent.settings import AgentSettings
 from ppn.host.agent.settling import Settling
 from ppn.host.agent.table import LockTable
 from ppn.host.agent.timeline import Recorder, Timelines
@@ -40,6 +42,7 @@ from ppn.wire.agent import (
     Balloon,
     Change,
     Console,
+    Delivery,
     Detach,
     DetachNvme,
     Enforce,
@@ -58,6 +61,7 @@ from ppn.wire.agent import (
     VmList,
 )
 from ppn.wire.frames import MAX_FRAME_BYTES
+from ppn.wire.moving import Depart, MoveStep, PrepareArrival, ShowMove
 
 LOOK_SECONDS = 10.0
 RECOVERY = "recovery: "
@@ -67,6 +71,9 @@ WHOLE_NODE = "(node)"
 NODE_WIDE = ListVms | ShowNode | Examine | Enforce | ProbeKvm
 # A control character takes six bytes in JSON.
 CONSOLE_BYTES = MAX_FRAME_BYTES // 2
+
+# Who serves the operations of one node alone.
+ALONE = AgentSettings(node="alone")
 
 log = structlog.get_logger("host-agent")
 
@@ -89,19 +96,27 @@ class Service:
         on_change: told when what the node holds has changed; on any thread.
         report: the answer to `node`.
         uri: libvirt's connection name; the environment's or the system's when None.
+        settings: of the agent; VMs move between nodes that have certificates.
     """
 
     def __init__(
-        self, paths: Paths, *, on_change: Callable[[], None], report: Report, uri: str | None = None
+        self,
+        paths: Paths,
+        *,
+        on_change: Callable[[], None],
+        report: Report,
+        uri: str | None = None,
+        settings: AgentSettings = ALONE,
     ) -> None:
         self.paths = paths
         self.table = LockTable()
+        self.uri = uri
+        self.on_change = on_change
         self.timelines = Timelines(paths)
         self.settling = Settling(on_change, uri)
+        self.moves = Moves(self, settings)
         self._first_output = FirstOutput()
-        self._on_change = on_change
         self._report = report
-        self._uri = uri
 
     def do(self, body: Operation, correlation_id: str) -> dict[str, Any]:
         """Do an operation and return its result.
@@ -111,6 +126,8 @@ class Service:
         """
         if isinstance(body, Question):
             return self._answer(body)
+        if isinstance(body, Delivery):
+            return self.moves.take(body)
         began = log.bind(
             correlation_id=correlation_id, operation=body.operation, vm=vm_of(body) or None
         )
@@ -156,7 +173,7 @@ class Service:
         match body:
             case ListVms():
                 settling = self.settling.vms()
-                vms = tuple(vm_report(vm, settling) for vm in self._look().vms)
+                vms = tuple(vm_report(vm, settling) for vm in self.look().vms)
                 return VmList(vms=vms).model_dump(mode="json")
             case ShowVm():
                 return self._show(body.vm)
@@ -167,9 +184,11 @@ class Service:
             case ShowConsole():
                 return self._console(body.vm, body.bytes)
             case Inspect():
-                return inspect(self.paths, body.vm, self._uri).model_dump(mode="json")
+                return inspect(self.paths, body.vm, self.uri).model_dump(mode="json")
             case Examine():
                 return examine(self.paths).model_dump(mode="json")
+            case ShowMove():
+                return self.moves.view(body.vm).model_dump(mode="json")
             case _:
                 assert_never(body)
 
@@ -193,6 +212,8 @@ class Service:
                 return changed(outcome, self.settling.vms())
             case AttachNvme() | DetachNvme():
                 return self._move_drive(body, correlation_id)
+            case PrepareArrival() | Depart() | MoveStep():
+                return self.moves.do(body, correlation_id)
             case Enforce():
                 with self._alone(WHOLE_NODE, body.operation, correlation_id) as backend:
                     return enforce_through(self.paths, backend).as_dict()
@@ -217,17 +238,17 @@ class Service:
     def _alone(self, vm: str, operation: str, correlation_id: str) -> Iterator[Backend]:
         """A connection to libvirt while nobody else changes this VM; told to all at the end."""
         with (
-            self._noticed(),
+            self.noticed(),
             self.table.operation(vm, operation, correlation_id),
-            Backend(self._uri) as backend,
+            Backend(self.uri) as backend,
         ):
             yield backend
 
     def _make(self, vm: str, operation: str, correlation_id: str, admitted: Admit) -> Outcome:
         """Make a VM what the node's present state says it shall be (HOST-12, HOST-16)."""
-        with self._noticed(), self.table.operation(vm, operation, correlation_id):
+        with self.noticed(), self.table.operation(vm, operation, correlation_id):
             with self.timelines.recording(vm, operation, correlation_id) as recorder:
-                outcome = self._do_recorded(vm, operation, admitted, recorder)
+                outcome = self.converge(vm, operation, admitted, recorder)
             # Of a VM that was taken back it is still to be told why.
             if outcome.vm is None and operation != TAKEN_BACK:
                 self.timelines.forget(vm)
@@ -241,7 +262,7 @@ class Service:
             self.timelines.recording(vm, body.operation, correlation_id) as recorder,
             as_errors(f"{body.operation} {address} of vm {vm}"),
         ):
-            place = Place(vm, address, self.paths, backend, lambda: self._with_others(vm, backend))
+            place = Place(vm, address, self.paths, backend, lambda: self.with_others(vm, backend))
             actions: tuple[str, ...] = ()
             if isinstance(body, DetachNvme):
                 recorder.step("detach")
@@ -254,7 +275,7 @@ class Service:
             now = state_through(self.paths, backend).vm(vm)
             return told(actions, now, self.settling.vms())
 
-    def _with_others(self, vm: str, backend: Backend) -> NodeState:
+    def with_others(self, vm: str, backend: Backend) -> NodeState:
         """The node as it is, with what operations on other VMs will take counted as taken."""
         # Listed before the node is read: what ends meanwhile is seen there or counted here.
         others = [other for other in self.table.in_flight() if other.name != vm]
@@ -262,21 +283,33 @@ class Service:
         seen = state_through(self.paths, backend)
         return with_buffer(with_in_flight(seen, others), kept_mib)
 
-    def _do_recorded(self, vm: str, operation: str, admitted: Admit, recorder: Recorder) -> Outcome:
+    def converge(self, vm: str, operation: str, admitted: Admit, recorder: Recorder) -> Outcome:
+        """Make a VM what the node's present state says it shall be, within an operation on it.
+
+        Args:
+            vm: its name.
+            operation: its name, for errors.
+            admitted: judges the node as it is.
+            recorder: told of each step.
+
+        Raises:
+            PpnError: refused or failed.
+        """
         recorder.step("admit")
-        with as_errors(f"{operation} vm {vm}"), Backend(self._uri) as backend:
+        with as_errors(f"{operation} vm {vm}"), Backend(self.uri) as backend:
             sweep_vm(self.paths, vm)
             work = self._choose(self._admit(vm, admitted, backend))
             # From now on it is counted, and a heartbeat may say so.
-            self._on_change()
+            self.on_change()
             return self._carry_out(work, backend, recorder)
 
     @contextmanager
-    def _noticed(self) -> Iterator[None]:
+    def noticed(self) -> Iterator[None]:
+        """Tell all at the end of the block that something may have changed."""
         try:
             yield
         finally:
-            self._on_change()
+            self.on_change()
 
     def _admit(self, vm: str, admitted: Admit, backend: Backend) -> Admitted:
         """The first section: the node's sums."""
@@ -314,11 +347,16 @@ class Service:
                 self.settling.begin(work.spec.name)
         return outcome
 
-    def _look(self) -> NodeState:
-        return read_state(self.paths, self._uri, deadline=LOOK_SECONDS)
+    def look(self) -> NodeState:
+        """The node as it is now.
+
+        Raises:
+            PpnError: the node cannot be read.
+        """
+        return read_state(self.paths, self.uri, deadline=LOOK_SECONDS)
 
     def _show(self, vm: str) -> dict[str, Any]:
-        view = self._look().vm(vm)
+        view = self.look().vm(vm)
         if view is not None:
             return OneVm(vm=vm_report(view, self.settling.vms())).model_dump(mode="json")
         last = self.timelines.last(vm)

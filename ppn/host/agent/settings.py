@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ppn.errors import PpnError
 from ppn.host.paths import Paths
 from ppn.host.settings import read_model
+from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY, NODE_TRUST, TlsFiles
 from ppn.wire.model import NodeName
 
 URL_PATTERN = r"^https?://[^/?#\s]+$"
@@ -29,6 +31,7 @@ class AgentSettings(BaseModel):
         controllers: base URLs of the fleet controllers that hear of this node.
         proxy_user: the user the node proxy runs as; without one only root is served.
         heartbeat_seconds: how often the controllers hear of this node when nothing changes.
+        key, certificate, trust: what it speaks TLS with to the node that a VM moves to.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -40,6 +43,13 @@ class AgentSettings(BaseModel):
     ] = ()
     proxy_user: str | None = None
     heartbeat_seconds: float = Field(default=10.0, ge=0.05, le=60)
+    key: str = NODE_KEY
+    certificate: str = NODE_CERTIFICATE
+    trust: str = NODE_TRUST
+
+    def tls(self) -> TlsFiles:
+        """What to speak TLS with."""
+        return TlsFiles(Path(self.key), Path(self.certificate), Path(self.trust))
 
 
 def read_agent_settings(paths: Paths) -> AgentSettings:

@@ -112,6 +112,7 @@ class Api:
         policy.check_caller(caller.identity, caller.source, time.time())
         path = scope["raw_path"].decode("ascii", errors="replace")
         if path == routes.OPENAPI_PATH:
+            policy.check_role(caller.identity)
             entry.operation = "openapi"
             if scope["method"] != "GET":
                 raise routes.MethodUnknown("GET")
@@ -125,6 +126,7 @@ class Api:
             routes.check_media_type(routes.values_of(headers, "content-type"))
         asked = routes.read_operation(match, scope["query_string"], await body.read())
         entry.vm = routes.subject_of(asked)
+        policy.check_sender(caller.identity, asked)
         return await self._ask(
             Request(
                 correlation_id=entry.correlation_id,

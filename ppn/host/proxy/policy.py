@@ -9,11 +9,15 @@ from typing import get_args
 from ppn.errors import Refusal
 from ppn.pool.tls import Identity
 from ppn.wire import agent
-from ppn.wire.agent import Ticket
+from ppn.wire.agent import Operation, Ticket
+from ppn.wire.moving import Deliver, Greet
 
 CONTROLLER = "controller"
 # An operator may look; what is done to a VM comes from a controller, after placement (HOST-02).
 MAY_ASK = frozenset({CONTROLLER, "operator"})
+# A node that a VM comes from may send it, and nothing else (MIG-01).
+HYPERVISOR = "hypervisor"
+DELIVERIES: tuple[type, ...] = get_args(agent.Delivery)
 CHANGES: tuple[type, ...] = get_args(agent.Change)
 ROOT_ONLY: tuple[type, ...] = get_args(agent.RootOnly)
 CONTROLLERS_ONLY: tuple[type, ...] = get_args(agent.ControllersOnly)
@@ -54,13 +58,8 @@ def check_caller(caller: Identity, source: str, now: float) -> None:
             constraint="source address",
             hint="a certificate is used from the address it names, and nowhere else",
         )
-    if not caller.node or not MAY_ASK & caller.roles:
-        raise Forbidden(
-            f"{who} is no controller of this pool",
-            code="forbidden",
-            constraint="role of the caller",
-            hint="ask the fleet controller; it alone speaks to nodes",
-        )
+    if not caller.node or not (MAY_ASK | {HYPERVISOR}) & caller.roles:
+        raise _no_controller(who)
 
 
 def check_operation(caller: Identity, operation: type, ticket: Ticket | None, node: str) -> None:
@@ -73,8 +72,14 @@ def check_operation(caller: Identity, operation: type, ticket: Ticket | None, no
         node: this one.
 
     Raises:
-        Forbidden: an operation for root or a controller alone, or no ticket for this node.
+        Forbidden: an operation for root, a controller or another node alone, or no ticket for this
+            node.
     """
+    if operation in DELIVERIES:
+        if HYPERVISOR not in caller.roles:
+            raise _operation_forbidden(caller, "the node a VM comes from sends it")
+        return
+    check_role(caller)
     if operation in ROOT_ONLY:
         raise _operation_forbidden(caller, "it is for root on the node alone")
     if operation in CONTROLLERS_ONLY and CONTROLLER not in caller.roles:
@@ -91,6 +96,39 @@ def check_operation(caller: Identity, operation: type, ticket: Ticket | None, no
             constraint="placement ticket",
             hint="ask the fleet controller; it sends a ticket with what it decided",
         )
+
+
+def check_role(caller: Identity) -> None:
+    """Refuse a caller that may only send VMs here.
+
+    Raises:
+        Forbidden: it is neither controller nor operator.
+    """
+    if not MAY_ASK & caller.roles:
+        raise _no_controller(caller.node)
+
+
+def check_sender(caller: Identity, asked: Operation) -> None:
+    """Refuse a node that sends a VM in the name of another.
+
+    Args:
+        caller: sound in itself.
+        asked: what it asks.
+
+    Raises:
+        Forbidden: it is not the node it says it is.
+    """
+    if isinstance(asked, Greet | Deliver) and asked.source != caller.node:
+        raise _operation_forbidden(caller, f"it says that it is {asked.source}")
+
+
+def _no_controller(who: str) -> Forbidden:
+    return Forbidden(
+        f"{who} is no controller of this pool",
+        code="forbidden",
+        constraint="role of the caller",
+        hint="ask the fleet controller; it alone speaks to nodes",
+    )
 
 
 def _operation_forbidden(caller: Identity, reason: str) -> Forbidden:

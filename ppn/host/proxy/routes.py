@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ppn.errors import Refusal
 from ppn.host.spec import Disk, VmSpec
-from ppn.wire import agent
+from ppn.wire import agent, moving
 from ppn.wire.diagnosis import Examination, Inspection
 from ppn.wire.fleet import NvmeOrder, ResizeOrder
 from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, malformed
@@ -27,7 +27,7 @@ NUMBER = re.compile(r"[0-9]{1,9}")
 MAX_QUERY_FIELDS = 4
 
 # What the agent is asked through this proxy.
-Asked = agent.Change | agent.Question
+Asked = agent.Change | agent.Question | agent.Delivery
 
 
 class MethodUnknown(Refusal):
@@ -79,6 +79,7 @@ class Route:
 
 
 VM = "/v1/vms/{vm}"
+
 ROUTES = (
     Route("GET", "/v1/node", agent.ShowNode, "The node as its agent sees it.", agent.AgentReport),
     Route("GET", "/v1/vms", agent.ListVms, "Every VM of the node.", agent.VmList),
@@ -131,6 +132,47 @@ ROUTES = (
     ),
     Route("GET", f"{VM}/inspect", agent.Inspect, "What a VM is made of.", Inspection),
     Route("GET", "/v1/examination", agent.Examine, "The node beyond its VMs.", Examination),
+    Route("GET", f"{VM}/move", moving.ShowMove, "How far a VM's move is.", moving.MoveView),
+    Route(
+        "POST",
+        f"{VM}/move",
+        moving.MoveStep,
+        "One step of a VM's move.",
+        moving.MoveView,
+        moving.StepOrder,
+    ),
+    Route(
+        "POST",
+        f"{VM}/arrival",
+        moving.PrepareArrival,
+        "Keep room for a VM that comes from another node.",
+        moving.Prepared,
+        moving.ArrivalOrder,
+    ),
+    Route(
+        "POST",
+        f"{VM}/departure",
+        moving.Depart,
+        "Stop a VM and send it to another node.",
+        moving.MoveView,
+        moving.DepartureOrder,
+    ),
+    Route(
+        "POST",
+        f"{VM}/arrival/greeting",
+        moving.Greet,
+        "For the node a VM comes from: how to seal it, and what has come.",
+        moving.Greeting,
+        moving.GreetOrder,
+    ),
+    Route(
+        "POST",
+        f"{VM}/arrival/chunks",
+        moving.Deliver,
+        "For the node a VM comes from: a sealed piece of it.",
+        moving.Delivered,
+        moving.Chunk,
+    ),
 )
 # Split once, for every request is compared with all of them.
 PATTERNS = tuple((tuple(route.path.strip("/").split("/")), route) for route in ROUTES)

@@ -110,7 +110,7 @@ class Agent:
         """Start the program, without waiting for anything."""
         with (self.node.root / "agent.log").open("ab") as log:
             return subprocess.Popen(
-                [PPN, "host", "agent"],
+                [*self.node.enter, PPN, "host", "agent"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

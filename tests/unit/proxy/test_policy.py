@@ -15,11 +15,13 @@ from ppn.host.proxy.policy import Forbidden
 from ppn.pool.tls import Identity, identity_of
 from ppn.wire import agent
 from ppn.wire.agent import Ticket
+from ppn.wire.moving import Greet
 from ppn.wire.problems import status_of
 
 NOW = 1_800_000_000.0
 RELAY = Identity("relay", frozenset({"relay", "controller"}), frozenset({"10.8.0.1"}), NOW + 1)
 OPERATOR = Identity("me", frozenset({"operator"}), frozenset(), NOW + 1)
+HYPERVISOR = replace(RELAY, roles=frozenset({"hypervisor"}))
 TICKET = Ticket(node="server", session="5" * 32, nonce="a" * 32)
 NETWORKS = st.lists(st.builds(lambda a: IPv4Network((a, 28), strict=False), st.ip_addresses(v=4)))
 
@@ -46,7 +48,12 @@ def test_a_controller_and_an_operator_are_heard() -> None:
 
 def test_another_node_of_the_pool_is_not() -> None:
     """HOST-02: another mesh peer calls a node directly: 403."""
-    assert refused(replace(RELAY, roles=frozenset({"hypervisor"}))) == "forbidden"
+    policy.check_caller(HYPERVISOR, "10.8.0.1", NOW)
+    for operation in (*get_args(agent.Change), *get_args(agent.Question)):
+        with pytest.raises(Forbidden):
+            policy.check_operation(HYPERVISOR, operation, TICKET, "server")
+    with pytest.raises(Forbidden):
+        policy.check_role(HYPERVISOR)
     assert refused(replace(RELAY, roles=frozenset())) == "forbidden"
     assert refused(replace(RELAY, node="")) == "forbidden"
 
@@ -71,6 +78,19 @@ def test_changes_need_a_controller_and_a_ticket_for_this_node(operation: type) -
     with pytest.raises(Forbidden) as caught:
         policy.check_operation(OPERATOR, operation, TICKET, "server")
     assert caught.value.code == "forbidden"
+
+
+@pytest.mark.parametrize("operation", get_args(agent.Delivery))
+def test_a_vm_is_sent_by_the_node_it_comes_from_alone(operation: type) -> None:
+    """MIG-01, HOST-02: a hypervisor may send a VM in its own name; a controller may not."""
+    policy.check_operation(HYPERVISOR, operation, None, "server")
+    for caller in (RELAY, OPERATOR):
+        with pytest.raises(Forbidden):
+            policy.check_operation(caller, operation, TICKET, "server")
+    order = {"vm": "vm-odh2cxdxox2xydov", "move": "a" * 32, "secret": "s" * 43}
+    policy.check_sender(HYPERVISOR, Greet.model_validate({**order, "source": "relay"}))
+    with pytest.raises(Forbidden):
+        policy.check_sender(HYPERVISOR, Greet.model_validate({**order, "source": "server"}))
 
 
 @pytest.mark.parametrize("operation", get_args(agent.Question))

@@ -81,7 +81,7 @@ def test_every_request_is_its_operation(
 
 def test_every_operation_of_a_controller_can_be_asked() -> None:
     """NP-05: and none that is for root alone (FLEET-21)."""
-    wanted = {*get_args(agent.Change), *get_args(agent.Question)}
+    wanted = {*get_args(agent.Change), *get_args(agent.Question), *get_args(agent.Delivery)}
     assert {route.operation for route in ROUTES} == wanted
     assert len(ROUTES) == len(wanted)
 

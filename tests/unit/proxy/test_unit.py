@@ -14,7 +14,8 @@ from ppn.wire.listen import check_mesh_address
 from tests.unit.mesh.pools import SMALL, node, pool
 
 CONTROLLER = replace(node("boss", 8, "d"), roles=frozenset({"controller"}))
-POOL = pool(*SMALL.nodes, CONTROLLER, node("server9", 9, "d"))
+OTHER = node("server9", 9, "d", ("hypervisor",))
+POOL = pool(*SMALL.nodes, CONTROLLER, OTHER)
 
 
 def test_systemd_rates_the_unit_ok(tmp_path: Path) -> None:
@@ -31,14 +32,14 @@ def test_systemd_rates_the_unit_ok(tmp_path: Path) -> None:
     assert found and found[2] == "OK", done.stdout
 
 
-def test_only_controllers_of_the_inventory_may_connect() -> None:
-    """NP-02."""
-    settings = ProxySettings.model_validate_json(proxy_files(POOL, "server9")[PATH].content)
-    assert settings.allowed == (IPv4Network(CONTROLLER.address),)
-    assert settings.listen == POOL.node("server9").address
+def test_controllers_and_other_hypervisors_of_the_inventory_may_connect() -> None:
+    """NP-02: and what a hypervisor may do there is to send a VM that moves (MIG-01)."""
+    settings = ProxySettings.model_validate_json(proxy_files(POOL, "server")[PATH].content)
+    assert settings.allowed == (IPv4Network(CONTROLLER.address), IPv4Network(OTHER.address))
+    assert settings.listen == POOL.node("server").address
     check_mesh_address(settings.listen, settings.mesh_range)
 
 
-def test_without_a_controller_nobody_may() -> None:
-    files = proxy_files(pool(*SMALL.nodes), SMALL.nodes[0].name)
+def test_without_another_node_of_either_role_nobody_may() -> None:
+    files = proxy_files(pool(*SMALL.nodes), "server")
     assert ProxySettings.model_validate_json(files[PATH].content).allowed == ()

@@ -1,0 +1,24 @@
+"""One pool of two nodes for all tests here; each test leaves it empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.moving.parts import Site, site
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two machines and two controllers that are quick to give up."""
+    with site(tmp_path_factory.mktemp("moving"), stall_seconds=20) as made:
+        yield made
+
+
+@pytest.fixture
+def pool(started: Site) -> Iterator[Site]:
+    """The pool, with nothing in it."""
+    yield started
+    for one in started.machines:
+        one.clear()
