@@ -74,7 +74,7 @@ def root(context: typer.Context, name: Name = None, vm: Vm = False) -> None:
             code="not_converged",
             hint="what it did stays done: mend the cause it names, then run `scripts/lab` again",
         )
-    with step("Spawn a VM through a fleet controller"):
+    with step("Spawn a VM through the tenant proxy"):
         trial.spawn(lab)
     show_pool(lab)
 

@@ -127,7 +127,8 @@ def test_nobody_elses_vm_and_no_other_token(pool: LabPool, shop: Shop) -> None:
     pool.run("relay", f"ppn tenant token revoke {listed[0]['id']}")
     assert shop.ask("GET", "/v1/vms")[0] == 401
     again = json.loads(pool.run("relay", f"ppn tenant token issue {TENANT} --json"))
-    pool.run("laptop", f"printf %s {again} > {Shop.token_file}")
+    secret = again["secret"]
+    pool.run("laptop", f"printf %s {secret} > {Shop.token_file}")
     assert shop.ask("GET", "/v1/vms")[0] == 200
 
 

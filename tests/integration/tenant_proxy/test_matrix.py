@@ -251,6 +251,9 @@ def test_what_is_for_controllers_is_for_their_addresses(stand: Stand, path: str)
     with stand.proxy.client(source=stand.recorder.address) as controller:
         answer = controller.get(path)
     assert answer.is_success
+    if path == "/metrics":
+        for name in ("tenant_requests_total", "tenant_audit_owed 0.0", "audit_published"):
+            assert f"ppn_{name}" in answer.text
     if path == "/v1/allocations":
         (found,) = [one for one in answer.json()["allocations"] if one["vm"] == "vm-allocated"]
         assert (found["tenant"], found["memory_mib"], found["state"]) == ("acme", 256, "settled")

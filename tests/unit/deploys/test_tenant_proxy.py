@@ -47,6 +47,9 @@ def test_it_knows_every_controller_and_every_controller_knows_it() -> None:
     assert settings.controllers == (IPv4Address("10.8.0.1"), IPv4Address("10.8.0.2"))
     assert settings.fleet == ("http://10.8.0.1:9203", "http://10.8.0.2:9203")
     assert not settings.development
+    # Another node remembers how far its audit log was.
+    (witness,) = settings.witnesses
+    assert (witness.name, witness.url) == ("ppn/witness/other", "http://10.8.0.2:9222")
     for name in ("relay", "other"):
         content = controller_files(pool(), name)["/etc/ppn/fleet.json"].content
         assert FleetSettings.model_validate_json(content).callers == (settings.address,)
