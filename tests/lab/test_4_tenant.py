@@ -142,11 +142,12 @@ def test_a_killed_proxy_comes_back(pool: LabPool, shop: Shop) -> None:
     pid = pool.run("relay", "systemctl show -P MainPID ppn-tenant")
     pool.run("relay", f"kill -9 {pid}")
 
+    # `active` is said once the new one listens (`Type=notify`); the old one is dead for certain.
+    again = "systemctl is-active -q ppn-tenant && systemctl show -P MainPID ppn-tenant"
+
     def answers() -> bool:
-        done = pool.node("laptop").run(
-            "timeout 5 bash -c 'exec 3<>/dev/tcp/10.8.0.1/9221' 2>/dev/null"
-        )
-        return bool(done.rc == 0)
+        shown = pool.node("relay").run(again)
+        return shown.rc == 0 and shown.stdout.strip() not in ("0", pid.strip())
 
     eventually(answers, "the proxy listens again")
     assert shop.ask("GET", "/v1/quota")[2] == before
