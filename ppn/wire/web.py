@@ -73,6 +73,7 @@ class Edge:
         source = scope["client"][0] if scope.get("client") else ""
         with bound_contextvars(correlation_id=correlation_id):
             try:
+                _check_path(scope["path"])
                 self._gate(source, scope["path"])
                 await self._app(scope, await _whole_body(receive, self._max_body), answer)
             except Refusal as refusal:
@@ -158,6 +159,22 @@ def _correlation_id(scope: Scope) -> str:
             if re.fullmatch(CORRELATION_PATTERN, text):
                 return str(text)
     return secrets.token_hex(16)
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that routes find under another name than the gate judged it by.
+
+    Raises:
+        Malformed: `route_unknown`.
+    """
+    # Their patterns end with `$`, which also matches before a line feed at the end.
+    if path.endswith("\n"):
+        raise Malformed(
+            "the path ends with a line feed",
+            code="route_unknown",
+            constraint="wire contract",
+            hint="see /openapi.json",
+        )
 
 
 async def _whole_body(receive: Receive, most: int) -> Receive:

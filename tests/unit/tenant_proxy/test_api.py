@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -17,6 +19,7 @@ from ppn.tenant.openapi import bare_app, document, guarded_routes
 from ppn.tenant.view import PLAIN, TEXTS, own_vm, tenant_timeline, told
 from ppn.wire.problems import NoCapacity, NodeRefusal, problem_of
 from ppn.wire.tenant import TenantOrder
+from ppn.wire.web import Edge
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "openapi" / "tenant-proxy.json"
 RENEW = "run `python -m tests.unit.tenant_proxy.test_api` and commit what it writes"
@@ -176,6 +179,21 @@ def test_the_pools_own_paths_are_for_its_addresses(source: str, path: str, allow
     with pytest.raises(Refusal) as caught:
         check_source(own, source, path)
     assert caught.value.code == "source_wrong"
+
+
+@pytest.mark.parametrize("path", sorted(OWN_PATHS))
+@pytest.mark.parametrize("end", ["", "%0A", "%0a%0A"])
+def test_the_pools_own_paths_have_one_spelling(path: str, end: str) -> None:
+    """TEN-05: a route's pattern takes a line feed at the end; all tenants' VMs are behind it."""
+    edge = Edge(bare_app(), lambda source, path: check_source(frozenset(), source, path))
+
+    async def story() -> httpx.Response:
+        transport = httpx.ASGITransport(edge, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(path + end)
+
+    answer = asyncio.run(story())
+    assert answer.json()["code"] == ("route_unknown" if end else "source_wrong")
 
 
 if __name__ == "__main__":
