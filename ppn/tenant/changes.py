@@ -139,23 +139,25 @@ class Changes:
         Raises:
             PpnError: `vm_busy`, `audit_unavailable`, or the pool's.
         """
-        begun = await self._stored(
-            visit,
-            self.store.begin_removal,
-            visit.vm,
-            lease_seconds=self.lease_seconds,
-            now=_now(),
-        )
+        begun: Allocation | None = None
         gone: bool | None = None
         try:
             async with self.records.intent(visit):
+                # Not before: the sweeper carries out a removal that it finds begun (TEN-10).
+                begun = await self._stored(
+                    visit,
+                    self.store.begin_removal,
+                    visit.vm,
+                    lease_seconds=self.lease_seconds,
+                    now=_now(),
+                )
                 gone = await self._remove(visit)
         except PpnError as error:
-            if not visit.intended or surely_not_done(error):
+            if surely_not_done(error):
                 gone = False
             raise
         finally:
-            if gone is not None:
+            if begun is not None and gone is not None:
                 await self._stored(visit, self.store.end_removal, begun, gone=gone, now=_now())
 
     async def _remove(self, visit: Visit) -> bool:
