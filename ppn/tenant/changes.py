@@ -26,6 +26,7 @@ from ppn.tenant.store import Store
 from ppn.tenant.threads import Threads
 from ppn.tenant.transitions import busy
 from ppn.wire.fleet import PlacedVm, ResizeOrder, VmOrder
+from ppn.wire.heartbeat import VmReport
 from ppn.wire.tenant import TenantOrder
 
 QUESTION_SECONDS = 15.0
@@ -236,8 +237,9 @@ class Changes:
         try:
             async with self.records.intent(visit):
                 answer = await self.ask(visit, method, f"/v1/vms/{visit.vm}{what}", body)
-                takes = to
-                return answer
+            # Not `to`: a disk that was there already takes nothing more, nor gives back twice.
+            takes = amount_of(VmReport.model_validate(answer["vm"], strict=False))
+            return answer
         except PpnError as error:
             if not visit.intended or surely_not_done(error):
                 takes = begun.amount

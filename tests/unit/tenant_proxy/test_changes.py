@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from ppn.audit.entry import Entry
+from ppn.host.spec import Disk
 from ppn.tenant.changes import Changes
 from ppn.tenant.fleet import Call, Fleet
 from ppn.tenant.guard import Visit
@@ -120,3 +121,19 @@ def test_a_removal_is_written_down_before_the_store_has_it(store: Store) -> None
     carry_out(store, trail, Pool(), "destroy")
     assert trail.noted == [("allowed", "settled"), ("done", "removing")]
     assert store.tenant("acme").used.vms == 0
+
+
+def test_a_disk_that_was_there_already_is_counted_once(store: Store) -> None:
+    """TEN-08: an agent takes the same disk twice, as one; the ceiling does so, too."""
+    trail, pool = Trail(store), Pool()
+    for _ in range(2):
+        carry_out(store, trail, pool, "attach", Disk(name="data", size_gib=5))
+    assert store.tenant("acme").used.disk_gib == 6
+
+
+def test_a_disk_that_was_gone_already_is_given_back_once(store: Store) -> None:
+    """TEN-08: a controller may still list a disk that was taken a moment ago."""
+    trail, pool = Trail(store), Pool(late={"old": 5})
+    carry_out(store, trail, pool, "attach", Disk(name="data", size_gib=8))
+    carry_out(store, trail, pool, "detach", "old")
+    assert store.tenant("acme").used.disk_gib == 9
