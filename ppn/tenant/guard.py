@@ -12,6 +12,7 @@ import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from ppn.audit.entry import MAX_TEXT
 from ppn.audit.log import AuditUnavailable
@@ -141,6 +142,7 @@ class Guard:
         Raises:
             PpnError: a refusal or failure, in words for a tenant.
             RequestValidationError: its query or body breaks the contract.
+            HTTPException: its body cannot be read at all.
         """
         visit = Visit(
             operation=route.name,
@@ -154,7 +156,7 @@ class Guard:
                 response = await self._through(visit, request, route, answer)
             outcome = "done"
             return response
-        except RequestValidationError as error:
+        except (RequestValidationError, HTTPException) as error:
             outcome = "request_invalid"
             if lost := await self._note(visit, request, outcome):
                 raise told(lost) from error
