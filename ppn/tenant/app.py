@@ -100,6 +100,8 @@ async def run(service: Service, door: Door) -> None:
     notify("STOPPING=1")
     for task in tasks:
         task.cancel()
+    # What the watcher had in hand is owed again before the last look.
+    await asyncio.wait(tasks)
     await door.close(GRACE_SECONDS)
     await service.records.settle()
     await service.close()

@@ -106,6 +106,10 @@ class Records:
             entry = self.owed.popleft()
             try:
                 await self._append(entry)
+            except asyncio.CancelledError:
+                # The proxy ends, and settles once more before it does.
+                self.owed.appendleft(entry)
+                raise
             except AuditUnavailable:
                 self.owed.appendleft(entry)
                 return
