@@ -72,6 +72,14 @@ def test_systemd_rates_the_unit_ok(tmp_path: Path) -> None:
     assert found and float(found[1]) <= 2.0 and found[2] == "OK", done.stdout
 
 
+def test_it_can_look_up_the_host_of_its_store() -> None:
+    """TEN-09: a shared store is on a host, and hosts have names."""
+    content = tenant_files(pool(), "relay")[f"/etc/systemd/system/{UNIT}"].content
+    assert "TemporaryFileSystem=/etc:ro" in content
+    seen = re.findall(r"^BindReadOnlyPaths=(.*)$", content, re.MULTILINE)
+    assert {"-/etc/resolv.conf", "-/etc/hosts"} <= set(" ".join(seen).split())
+
+
 def test_customers_reach_its_port_and_no_other() -> None:
     """MESH-03."""
     assert [one for one in SERVICES if one.for_tenants] == [SERVICE]
