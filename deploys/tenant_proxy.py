@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from pyinfra import host
 from pyinfra.api import deploy
@@ -70,7 +71,12 @@ def tenant_proxy_problems(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, l
                 " that role (tenant_proxy_without_controller)"
             )
         url = store_of(data)
-        if not url.startswith(("sqlite:////", "postgresql://")):
+        if _has_password(url):
+            found[name].append(
+                f"node {name}: tenant_store has a password in it, and everybody on the node may"
+                " read its settings: write '?passfile=FILE' instead (tenant_store_password)"
+            )
+        elif not url.startswith(("sqlite:////", "postgresql://")):
             found[name].append(
                 f"node {name}: tenant_store {url!r} is no store: write {DEFAULT_STORE!r} or"
                 " 'postgresql://USER@HOST/DATABASE?passfile=FILE' (tenant_store_invalid)"
@@ -83,6 +89,14 @@ def tenant_proxy_problems(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, l
                 " all of them the same PostgreSQL URL (tenant_store_not_shared)"
             )
     return found
+
+
+def _has_password(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.password is not None or "password" in parse_qs(parts.query)
 
 
 def _roles(data: Mapping[str, Any]) -> Sequence[object]:

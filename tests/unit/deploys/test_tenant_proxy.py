@@ -115,6 +115,16 @@ def test_a_door_that_could_not_work_is_refused(changes: dict[str, Any], code: st
     assert any(code in text for text in problems), problems
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://ppn:hidden@db/tenants", "postgresql://ppn@db/tenants?password=hidden"]
+)
+def test_a_password_gets_no_further_than_the_inventory(url: str) -> None:
+    """TEN-03's rule: the settings it would be written into are for everybody to read."""
+    problems = read_pool({"relay": RELAY | {"tenant_store": url}, "other": OTHER}).problems["relay"]
+    assert any("tenant_store_password" in text for text in problems), problems
+    assert "hidden" not in "".join(problems)
+
+
 def test_two_doors_with_one_store_are_fine() -> None:
     """TEN-09."""
     nodes = {
