@@ -286,13 +286,15 @@ def _show_vms(node: NodeState) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ppn.host.model import IN_TRANSIT
+
     columns = ("vm", "state", "runs under", "vcpus", "memory MiB", "minimum", "weight", "network")
     table = Table(*columns, "notes")
     for vm in node.vms:
         weight = vm.weight
         table.add_row(
             vm.name,
-            vm.state,
+            vm.phase if vm.phase in IN_TRANSIT else vm.state,
             vm.accelerator or "",
             str(vm.spec.vcpus) if vm.spec is not None else "?",
             f"{vm.memory.current_mib or 0}/{vm.memory.maximum_mib}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppn.cli.completion import node_names, vm_ids
-from ppn.cli.output import AsJson
+from ppn.cli.output import AsJson, print_json
 from ppn.cli.target import Target, asks_controller
 from ppn.errors import PpnError
 
@@ -45,7 +44,7 @@ def move(
     ],
     node: Annotated[
         str,
-        typer.Argument(metavar="NODE", help="The node it shall go to.", autocompletion=node_names),
+        typer.Argument(metavar="NODE", help="Where it shall go.", autocompletion=node_names),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +59,7 @@ def move(
     began = _asked(target, "POST", vm, {"node": node})
     ended = _quietly(target, began) if as_json else _watched(target, began)
     if as_json:
-        typer.echo(ended.model_dump_json())
+        print_json(ended.model_dump(mode="json"))
     elif ended.outcome == "done":
         typer.echo(f"{vm} is on {ended.node} now: {_how(ended)}")
     if ended.outcome == "failed" or ended.problem is not None:
@@ -133,5 +132,5 @@ def _complain(report: MoveReport) -> None:
     raise PpnError(
         f"vm {report.id} was not moved and is on {report.source}",
         code="move_failed",
-        hint=f"see the log of the controller for move {json.dumps(report.move)}",
+        hint=f"see the log of the controller for move {report.move}",
     )

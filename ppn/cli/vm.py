@@ -23,8 +23,6 @@ Id = Annotated[
     typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids, show_default=False),
 ]
 
-vm_app.command()(move)
-
 
 @vm_app.command()
 @asks_pool
@@ -175,6 +173,9 @@ def start(target: Target, vm: Id, as_json: AsJson = False) -> None:
     with working(f"starting {vm}"):
         done = target.ask("POST", f"/vms/{vm}/start")
     _show(done, as_json)
+
+
+vm_app.command()(move)
 
 
 @vm_app.command()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ppn.host.model import Accelerator, LedgerGrant
+from ppn.host.model import Accelerator
 from ppn.host.spec import ADDRESS_PATTERN, DISK_PATTERN, IMAGE_PATTERN, Disk, Protocol
 from ppn.wire.heartbeat import VmReport
 from ppn.wire.model import NodeName, Owner, VmId, Wire
@@ -53,6 +53,13 @@ class OfferedPort(Wire):
     protocol: Protocol = "tcp"
 
 
+class OfferedGrant(Wire):
+    """What a node's ledger gives a VM: CPU weight, and balloon minimum in MiB."""
+
+    weight: int
+    minimum_mib: int
+
+
 class Offer(Wire):
     """What a VM needs of the node it goes to.
 
@@ -77,7 +84,7 @@ class Offer(Wire):
     label: str = Field(default="", max_length=256)
     running: bool
     accelerator: Accelerator | None = None
-    grant: LedgerGrant | None = None
+    grant: OfferedGrant | None = None
 
 
 class ArrivalOrder(Wire):

@@ -14,7 +14,7 @@ from ppn.fleet.reconciliation.model import (
     Key,
     Views,
 )
-from ppn.fleet.reconciliation.pairs import in_flight, places
+from ppn.fleet.reconciliation.pairs import in_flight, on_the_way, places
 from ppn.fleet.reconciliation.records import record_findings
 from ppn.wire.heartbeat import Alert
 
@@ -168,10 +168,11 @@ def _registries(views: Views) -> Iterator[Finding]:
 
 def _intents(views: Views) -> Iterator[Finding]:
     nodes = {node.name: node for node in views.nodes}
+    moving = on_the_way(views)
     for controller in views.controllers:
         for intent in controller.intents:
             node = nodes.get(intent.node)
-            if node is not None and intent.id not in node.going:
+            if node is not None and intent.id not in node.going | moving:
                 text = f"controller {controller.name} has not ended its intent for vm {intent.id}"
                 yield classes.INTENT_STUCK.of(intent.id, intent.node, text)
 

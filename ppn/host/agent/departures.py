@@ -188,6 +188,8 @@ class Departures:
 
     def finish(self) -> None:
         """End what is going on; it goes on when it is asked for again."""
+        for job in self._jobs.values():
+            job.ending.set()
         for vm in tuple(self._jobs):
             self._end_job(vm)
 

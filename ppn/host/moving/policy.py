@@ -22,7 +22,7 @@ from ppn.host.model import IN_TRANSIT, LedgerGrant, NodeState, VmView
 from ppn.host.policy import in_transit, refusals
 from ppn.host.sidecar import Move, Sidecar
 from ppn.host.spec import Port, VmSpec, spec_from_data
-from ppn.wire.moving import Offer, OfferedPort, Stage
+from ppn.wire.moving import Offer, OfferedGrant, OfferedPort, Stage
 
 # What the controllers name VMs; any other name was declared by the operator, for this very node.
 POOL_ID = re.compile(r"vm-[a-z2-7]{16}")
@@ -228,7 +228,7 @@ def offer_of(vm: VmView, node: NodeState) -> Offer:
         label=spec.label,
         running=spec.state == "running",
         accelerator=vm.accelerator,
-        grant=node.ledger.grant(vm.name),
+        grant=_offered(node.ledger.grant(vm.name)),
     )
 
 
@@ -288,8 +288,7 @@ def arrival_refusals(vm: str, offer: Offer, node: NodeState) -> Iterator[Refusal
             f"it runs under KVM, which this node has not: {node.kvm.reason}",
             "choose a node with KVM",
         )
-    grant = node.ledger.grant(vm)
-    if _figures(grant) != _figures(offer.grant):
+    if _offered(node.ledger.grant(vm)) != offer.grant:
         yield _arrival(
             vm,
             "ledger_differs",
@@ -339,8 +338,10 @@ def _state(offer: Offer) -> str:
     return "running" if offer.running else "stopped"
 
 
-def _figures(grant: LedgerGrant | None) -> tuple[int, int] | None:
-    return (grant.weight, grant.minimum_mib) if grant is not None else None
+def _offered(grant: LedgerGrant | None) -> OfferedGrant | None:
+    if grant is None:
+        return None
+    return OfferedGrant(weight=grant.weight, minimum_mib=grant.minimum_mib)
 
 
 def _refusal(sidecar: Sidecar, code: str, message: str, hint: str) -> Refusal:

@@ -21,6 +21,8 @@ from ppn.wire.model import CORRELATION_HEADER
 from ppn.wire.moving import CHUNK_BYTES, MANIFEST, Deliver, Delivered, Greet, Greeting
 from ppn.wire.problems import ProblemBody, error_of
 
+# The role of a node that runs VMs, in its certificate.
+HYPERVISOR = "hypervisor"
 CALL_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
 # A line that is cut is tried again for so long; who moves the VM decides what is next then.
@@ -147,11 +149,11 @@ class Line:
         raise error_of(problem)
 
     def _check(self, answer: httpx.Response) -> None:
-        """Its certificate is good for its address; it must name the node too."""
+        """Its certificate is good for its address; it must name that hypervisor too."""
         shown: Any = answer.extensions["network_stream"].get_extra_info("ssl_object")
-        named = identity_of(shown.getpeercert() or {}).node
-        if named != self._target.node:
-            raise self._unreachable(f"at its address is {named or 'no node'}")
+        named = identity_of(shown.getpeercert() or {})
+        if named.node != self._target.node or HYPERVISOR not in named.roles:
+            raise self._unreachable(f"at its address is {named.node or 'no node'}")
 
     def _unreachable(self, reason: str) -> DestinationUnreachable:
         target = self._target

@@ -12,7 +12,7 @@ from tests.integration.moving.parts import Site, site
 @pytest.fixture(scope="session")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two machines and two controllers that are quick to give up."""
-    with site(tmp_path_factory.mktemp("moving"), stall_seconds=20) as made:
+    with site(tmp_path_factory.mktemp("moving"), stall_seconds=15) as made:
         yield made
 
 

@@ -42,7 +42,7 @@ FLEET_PORT, PROXY_PORT = 9203, 9204
 CONTROLLERS = ("10.8.0.1", "10.8.0.4")
 NODES = {"a": "10.8.0.2", "b": "10.8.0.3"}
 MIB = 1024 * 1024
-BASE_MIB = 40
+BASE_MIB = 24
 # The folder of VMs is a small file system of its own, whose limits a test may change.
 LIMITS = "mode=711,size=4g"
 # A guest under emulation on a busy machine takes its time.

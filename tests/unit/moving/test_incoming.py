@@ -44,7 +44,7 @@ def deliver(incoming: Incoming, file: str, content: bytes, size: int = 256) -> N
 def test_all_comes_and_takes_its_place(files: VmPaths) -> None:
     """MIG-01: the manifest first, for it says what else is to come."""
     incoming = Incoming(files)
-    assert (incoming.have(), incoming.is_complete) == ({MANIFEST: 0}, False)
+    assert incoming.have() == {MANIFEST: 0} and incoming.total == 0
     with pytest.raises(Refusal):
         incoming.number("root", 0, len(ROOT))
     deliver(incoming, MANIFEST, TEXT)
@@ -52,7 +52,8 @@ def test_all_comes_and_takes_its_place(files: VmPaths) -> None:
     for name, content in FILES.items():
         # Another agent goes on where an earlier one was killed.
         deliver(Incoming(files), name, content)
-    assert (incoming.is_complete, incoming.done, incoming.total) == (True, 1300, 1300)
+    assert incoming.is_complete
+    assert incoming.done == incoming.total == 1300
     assert incoming.damaged(lambda done: None) == ()
     for _ in range(2):
         incoming.place()

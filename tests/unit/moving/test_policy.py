@@ -16,11 +16,12 @@ from ppn.host.moving import policy
 from ppn.host.policy import refusals
 from ppn.host.sidecar import Move, Sidecar
 from ppn.host.spec import VmSpec
-from ppn.wire.moving import Offer
+from ppn.wire.moving import Offer, OfferedGrant
 from tests.unit.host.builders import UUID, make_node, make_spec, make_view
 from tests.unit.moving.world import CREATED, MOVE, SPEC, VM
 
 OTHER = "b" * 32
+GRANT = LedgerGrant(vm=VM, weight=50, minimum_mib=256)
 AWAY: tuple[Phase, ...] = ("moving", "moved", "arriving")
 Change = Callable[[Sidecar], object]
 
@@ -199,7 +200,9 @@ def wide(**fields: Any) -> NodeState:
         (wide(images=(Image(name="tiny", digest="1"),)), {}, None),
         (wide(), {"accelerator": "kvm"}, "kvm_missing"),
         (wide(kvm=Kvm(usable=True, reason="ran")), {"accelerator": "kvm"}, None),
-        (wide(), {"grant": LedgerGrant(vm=VM, weight=50, minimum_mib=256)}, "ledger_differs"),
+        (wide(), {"grant": OfferedGrant(weight=50, minimum_mib=256)}, "ledger_differs"),
+        (wide(grants=(GRANT,)), {}, "ledger_differs"),
+        (wide(grants=(GRANT,)), {"grant": OfferedGrant(weight=50, minimum_mib=256)}, None),
     ],
 )
 def test_what_a_destination_refuses(

@@ -86,7 +86,7 @@ def bring_to_its_end(world: World) -> Next:
     raise AssertionError(f"no end: {world.here} {world.there}")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(EVENTS, WILLS, WILLS)
 def test_one_node_can_run_it_whatever_happens(
     events: list[tuple[str, int]], first: Will, second: Will

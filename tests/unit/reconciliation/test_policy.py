@@ -217,6 +217,15 @@ def test_an_intent_its_node_is_at_is_not_stuck() -> None:
     assert keys(on_node(views, "laptop", going=frozenset({"vm-new"}))) == set()
 
 
+def test_a_vm_between_two_nodes_is_not_judged() -> None:
+    """MIG-01: it is doubled on neither, and who moves it has an intent meanwhile."""
+    views = by_controller(POOL, 0, intents=(OpenIntent(id="vm-web", node="laptop"),))
+    leaving = WEB.model_copy(update={"state": "moving"})
+    coming = WEB.model_copy(update={"state": "arriving"})
+    views = on_node(on_node(views, "server", vms=(leaving, OWN)), "laptop", vms=(coming,))
+    assert keys(views) == set()
+
+
 def test_a_vm_without_a_sidecar_is_said_once() -> None:
     """Its size is not known then, so that nothing can be said of it."""
     blank = WEB.model_copy(update={"vcpus": 0, "disk_gib": 0})
