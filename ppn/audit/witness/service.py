@@ -12,12 +12,12 @@ import structlog
 from ppn.audit.checkpoint import Checkpoint, parse_checkpoint, verified
 from ppn.audit.note import (
     LOG,
+    Note,
     NoteInvalid,
     Signer,
     Verifier,
     parse_note,
     parse_verifier,
-    with_signatures,
 )
 from ppn.audit.witness.policy import (
     SizeConflict,
@@ -81,7 +81,9 @@ class Witness:
             self._judge(kept, last, offered, submission)
             note = parse_note(submission.note)
             made = self.signer.cosign(note.text, int(self.clock()))
-            whole = with_signatures(note, (made,)).encode().decode()
+            # Of all signatures the log's alone: with a stranger's, ours could be one too many.
+            own = parse_verifier(kept.vkey).signature_in(note)
+            whole = Note(note.text, (own, made)).encode().decode()
             self.store.put(kept.model_copy(update={"checkpoint": whole}))
         return made.line()
 
