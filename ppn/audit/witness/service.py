@@ -78,7 +78,7 @@ class Witness:
                 if (kept.checkpoint)
                 else None
             )
-            self._judge(kept, last, offered, submission)
+            self._judge(kept, last, offered, submission, source)
             note = parse_note(submission.note)
             made = self.signer.cosign(note.text, int(self.clock()))
             # Of all signatures the log's alone: with a stranger's, ours could be one too many.
@@ -127,12 +127,19 @@ class Witness:
             raise refused(error) from error
 
     def _judge(
-        self, kept: Kept, last: Checkpoint | None, offered: Checkpoint, submission: Submission
+        self,
+        kept: Kept,
+        last: Checkpoint | None,
+        offered: Checkpoint,
+        submission: Submission,
+        source: str,
     ) -> None:
         verdict = judge(last, offered, submission)
         if verdict == "sign":
             return
-        if last is not None:
+        # A proof that fails says nothing of the log unless the log itself sent it.
+        telling = verdict == "fork" or source == str(self.logs.get(kept.origin))
+        if last is not None and telling:
             self.store.keep_fork(kept.origin, kept.checkpoint, submission.note)
         size = last.size if last else 0
         log.error("fork refused", origin=kept.origin, signed=size, offered=offered.size)

@@ -213,3 +213,12 @@ def test_strange_signatures_do_not_fill_the_memory(witness: Witness) -> None:
     strange = (Signature("stranger", b"0123", bytes(64)),) * (MAX_SIGNATURES - 1)
     add(witness, body(3, 3, made=with_signatures(note(3), strange)))
     add(witness, body(3, 4))
+
+
+def test_a_stranger_cannot_accuse_a_log(witness: Witness) -> None:
+    """TEN-12: sent by another node, a checkpoint with a false proof is no trace of a fork."""
+    add(witness, body(0, 3))
+    false = body(3, 4).replace(b"\n\n", b"\n" + to_base64(bytes(32)).encode() + b"\n\n", 1)
+    assert refusal(witness, false, source="10.8.0.9").code == "audit_inconsistent"
+    (known,) = witness.known()
+    assert known["forks"] == 0
