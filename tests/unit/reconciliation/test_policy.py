@@ -156,6 +156,13 @@ def test_a_silent_node_is_never_missing() -> None:
     assert keys(views) == {Key("source_unreadable", "node laptop", "laptop")}
 
 
+def test_what_may_be_on_a_node_we_were_not_told_of_is_no_ghost() -> None:
+    """REC-02: a node new to the inventory is known to controllers before it is to us."""
+    nodes = (*POOL.controllers[0].nodes, node_report("new"))
+    views = by_controller(in_store(POOL, 0, *STORE, record(LOST)), 0, nodes=nodes)
+    assert keys(views) == {Key("inventory_differs", "new", "new")}
+
+
 def test_a_silent_tenant_proxy_leaves_vms_unjudged() -> None:
     views = replace(
         in_store(agreeing({"server": (WEB,)}, stores=2), 0),
