@@ -14,7 +14,7 @@ from ppn.errors import PpnError
 from ppn.fleet.reconciliation import notices
 from ppn.fleet.reconciliation.model import Finding, Key, Views
 from ppn.fleet.reconciliation.notices import Notice, Seer, State
-from ppn.fleet.reconciliation.policy import confirmed, due, findings
+from ppn.fleet.reconciliation.policy import confirmed, due, findings, read_twice
 from ppn.fleet.reconciliation.reading import Sources, read
 from ppn.fleet.reconciliation.report import Report, report_of
 from ppn.fleet.reconciliation.settings import ReconcileSettings, Sink
@@ -123,8 +123,8 @@ def _compare(settings: ReconcileSettings) -> tuple[Views, tuple[Finding, ...]]:
     found = findings(views)
     if found:
         time.sleep(settings.settle_seconds)
-        views = read(settings, Sources.views)
-        found = confirmed(found, findings(views))
+        again = read(settings, Sources.views)
+        views, found = read_twice(views, again), confirmed(found, findings(again))
     if not views.controllers:
         reasons = "; ".join(gap.reason for gap in views.gaps if gap.kind == "controller")
         raise NothingRead(

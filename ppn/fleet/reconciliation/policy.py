@@ -46,6 +46,27 @@ def confirmed(first: Iterable[Finding], second: Iterable[Finding]) -> tuple[Find
     return tuple(finding for finding in second if finding.key in known)
 
 
+def read_twice(first: Views, second: Views) -> Views:
+    """The second of two looks, without what only it could read: nothing of that is confirmed.
+
+    Args:
+        first: the look whose findings are confirmed.
+        second: the look that confirms them.
+    """
+    said = {(gap.kind, gap.name) for gap in second.gaps}
+    late = tuple(gap for gap in first.gaps if (gap.kind, gap.name) not in said)
+    missed = {(gap.kind, gap.name) for gap in late}
+    return replace(
+        second,
+        nodes=tuple(one for one in second.nodes if ("node", one.name) not in missed),
+        controllers=tuple(
+            one for one in second.controllers if ("controller", one.name) not in missed
+        ),
+        stores=tuple(one for one in second.stores if ("tenant proxy", one.name) not in missed),
+        gaps=(*second.gaps, *late),
+    )
+
+
 def due(last: datetime | None, now: datetime) -> bool:
     """Whether a run is owed: none has ended on this day yet, by UTC (REC-01).
 

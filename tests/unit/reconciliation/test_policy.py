@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ppn.fleet.reconciliation.classes import CLASSES
 from ppn.fleet.reconciliation.model import Gap, Key, Views
-from ppn.fleet.reconciliation.policy import confirmed, due, findings, outdated
+from ppn.fleet.reconciliation.policy import confirmed, due, findings, outdated, read_twice
+from ppn.fleet.reconciliation.watching import run_judges
 from ppn.host.spec import Disk
 from ppn.wire.fleet import OpenIntent, PlacedVm
 from ppn.wire.heartbeat import VmReport
@@ -248,6 +249,20 @@ def test_only_what_a_second_look_shows_too_is_confirmed() -> None:
     ghost, leaked = (findings(CASES[name][0]) for name in ("ghost record", "leaked"))
     assert confirmed(ghost, ghost) == ghost
     assert confirmed(ghost, leaked) == confirmed(ghost, ()) == confirmed((), ghost) == ()
+
+
+def test_what_only_a_second_look_could_read_is_not_judged() -> None:
+    """REC-02: a ghost stands, though the first look lacked a node and could not see it."""
+    second = in_store(POOL, 0, *STORE, record(LOST))
+    gap = Gap("node", "laptop", "unreachable")
+    first = replace(second, nodes=POOL.nodes[:1], gaps=(gap,))
+    assert confirmed(findings(first), findings(second)) == ()
+    views = read_twice(first, second)
+    assert [one.name for one in views.nodes] == ["server"] and views.gaps == (gap,)
+    assert not run_judges(Key("ghost_record", "vm-lost"), views)
+    assert not run_judges(Key("owner_wrong", "vm-web", "laptop"), views)
+    assert run_judges(Key("owner_wrong", "vm-web", "server"), views)
+    assert read_twice(second, second) == second and read_twice(first, first) == first
 
 
 VMS = st.builds(
