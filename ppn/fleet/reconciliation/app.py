@@ -52,10 +52,9 @@ def run(settings: ReconcileSettings, store: Store, *, if_due: bool = False) -> K
     """
     store.prepare()
     with store.running():
-        kept = store.kept()
-        if if_due and not due(kept[-1].made if kept else None, datetime.now(UTC)):
-            return None
         began = datetime.now(UTC)
+        if if_due and not due((one.made for one in store.kept()), began):
+            return None
         views, found = _compare(settings)
         previous = store.last_digest()
         report = report_of(views, found, by=settings.name, began=began, previous=previous)

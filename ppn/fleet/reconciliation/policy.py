@@ -67,16 +67,18 @@ def read_twice(first: Views, second: Views) -> Views:
     )
 
 
-def due(last: datetime | None, now: datetime) -> bool:
+def due(made: Iterable[datetime], now: datetime) -> bool:
     """Whether a run is owed: none has ended on this day yet, by UTC (REC-01).
 
-    Asked every hour, so that a run that a machine slept through or that failed is caught up.
+    Asked every hour, so that a run that a machine slept through or that failed is caught up. A
+    report of a day to come, of a clock that was ahead, ends no run.
 
     Args:
-        last: when the newest report was made; None when there is none.
+        made: when the reports were made.
         now: the time.
     """
-    return last is None or last.astimezone(UTC).date() < now.astimezone(UTC).date()
+    today = now.astimezone(UTC).date()
+    return all(one.astimezone(UTC).date() != today for one in made)
 
 
 def outdated(made: Iterable[datetime], now: datetime, keep_days: int) -> tuple[datetime, ...]:

@@ -321,11 +321,10 @@ def test_a_run_is_due_once_a_day_and_made_up_for() -> None:
     """REC-01: asked every hour by a fake clock, with an outage of three days."""
     moment = datetime(2026, 11, 1, 0, 7, tzinfo=UTC)
     off = (datetime(2026, 11, 5, 20, tzinfo=UTC), datetime(2026, 11, 8, 15, tzinfo=UTC))
-    last: datetime | None = None
     runs: list[datetime] = []
     while moment < datetime(2026, 11, 12, tzinfo=UTC):
-        if not off[0] < moment < off[1] and due(last, moment):
-            runs.append(last := moment)
+        if not off[0] < moment < off[1] and due(runs, moment):
+            runs.append(moment)
         moment += timedelta(hours=1)
     assert [run.day for run in runs] == [1, 2, 3, 4, 5, 8, 9, 10, 11]
     # The first hour after the outage, and midnight again from then on.
@@ -335,9 +334,10 @@ def test_a_run_is_due_once_a_day_and_made_up_for() -> None:
 def test_a_run_on_demand_counts_and_a_failed_one_does_not() -> None:
     """REC-01."""
     noon = datetime(2026, 11, 2, 12, tzinfo=UTC)
-    assert due(None, noon)
-    assert not due(noon, noon + timedelta(hours=11))
-    assert due(noon, noon + timedelta(hours=12))
+    assert due((), noon)
+    assert not due((noon,), noon + timedelta(hours=11))
+    assert due((noon,), noon + timedelta(hours=12))
+    assert due((noon + timedelta(days=3650),), noon)
 
 
 def test_reports_are_kept_for_the_stated_time() -> None:
