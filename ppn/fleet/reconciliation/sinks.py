@@ -119,11 +119,13 @@ def _append(sink: LinesFile, notices: Sequence[Notice], dropped: int, by: str) -
     if dropped:
         lines.append(json.dumps({"by": by, "event": "dropped", "count": dropped}) + "\n")
     fresh = not sink.path.exists()
-    with sink.path.open("ab") as file:
+    left = memoryview("".join(lines).encode())
+    # Unbuffered: what a full disk did not take must not follow when the file is closed.
+    with sink.path.open("ab", buffering=0) as file:
         start = file.tell()
         try:
-            file.write("".join(lines).encode())
-            file.flush()
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
         except OSError:
             # A full disk may have taken a part of a line.
