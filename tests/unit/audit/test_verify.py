@@ -10,10 +10,14 @@ import pytest
 
 from ppn.audit import verify as verification
 from ppn.audit.batches import Batch, read_batches
+from ppn.audit.checkpoint import Checkpoint
+from ppn.audit.fork import compare
 from ppn.audit.journal import NAME, Journal
+from ppn.audit.merkle import leaf_hash, root_of
+from ppn.audit.note import Signer
 from ppn.audit.publish import Publisher
 from ppn.audit.verify import verify
-from tests.unit.audit.samples import SIGNER, TRUSTED, encoded, make_log
+from tests.unit.audit.samples import ORIGIN, OTHER_KEY, SIGNER, TRUSTED, encoded, make_log
 
 Answer = TypeVar("Answer")
 ENTRIES = encoded(40)
@@ -66,3 +70,15 @@ def test_batches_that_are_appended_meanwhile_are_no_broken_tail(
     monkeypatch.setattr(verification, "read_batches", read_then_grow)
     report = verify(in_memory / "log", TRUSTED)
     assert (report.findings, report.torn_bytes, report.size) == ((), 0, 5)
+
+
+def test_a_log_that_its_key_has_not_signed_is_no_proof_of_a_fork(tmp_path: Path) -> None:
+    """TEN-12: anybody can write another history; only the log can sign one."""
+    for name, signer in (("forged", Signer(ORIGIN, OTHER_KEY)), ("signed", SIGNER)):
+        make_log(tmp_path / name, (2, 3), signer=signer)
+    one, other = (
+        Checkpoint(ORIGIN, size, root_of([leaf_hash(b"%d" % number) for number in range(size)]))
+        for size in (2, 4)
+    )
+    assert compare(one, other, TRUSTED, tmp_path / "forged").verdict == "undecided"
+    assert compare(one, other, TRUSTED, tmp_path / "signed").verdict == "fork"
