@@ -55,7 +55,9 @@ def compare(
     )
     # A log that goes on from one of them and not from the other: it signed both.
     verdict: Literal["fork", "consistent", "undecided"] = "consistent"
-    if any(one.code == "audit_fork" for one in report.findings):
+    codes = {one.code for one in report.findings}
+    # A log that it has not signed accuses nobody.
+    if "audit_fork" in codes and not codes & {"audit_signature_wrong", "audit_key_wrong"}:
         verdict = "fork"
     elif report.findings:
         verdict = "undecided"

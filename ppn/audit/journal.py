@@ -146,6 +146,8 @@ class Journal:
                 if behind is None:
                     break
                 self.at = behind
+            # Whoever wrote it may have died before the disk had it, and ours comes behind.
+            os.fdatasync(self._file)
             file.seek(self.at.end)
             left = file.read()
         if left:

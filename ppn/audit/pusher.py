@@ -6,6 +6,7 @@ A witness that is away is tried again, ever less often; nothing that is logged w
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -126,9 +127,10 @@ class Pusher:
         self.status = PushStatus(self._witness.name, checkpoint.size)
 
     def _cosignature(self, client: httpx.Client, data: bytes, checkpoint: Checkpoint) -> Signature:
-        answer = self._add(client, data, checkpoint, min(self.status.size, checkpoint.size))
-        if answer.status_code == httpx.codes.CONFLICT:
-            size = _size(answer)
+        size = min(self.status.size, checkpoint.size)
+        status, text = self._add(client, data, checkpoint, size)
+        if status == httpx.codes.CONFLICT:
+            size = _size(text)
             if size > checkpoint.size:
                 raise PushFailed(
                     f"{self._witness.name} has signed {size} entries, and there are"
@@ -136,18 +138,18 @@ class Pusher:
                     code="audit_rollback",
                     hint="entries are lost: run `ppn audit verify` with the witness's checkpoint",
                 )
-            answer = self._add(client, data, checkpoint, size)
-        if answer.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
+            status, text = self._add(client, data, checkpoint, size)
+        if status in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
             raise PushFailed(
                 f"{self._witness.name} has signed another history of this log",
                 code="audit_fork",
                 hint="run `ppn audit verify` with the witness's checkpoint",
             )
-        if answer.status_code != httpx.codes.OK:
-            raise PushFailed(f"{self._witness.url} answers {answer.status_code}")
+        if status != httpx.codes.OK:
+            raise PushFailed(f"{self._witness.url} answers {status}")
         trusted = self._trusted(client)
         found = parse_note(data).text
-        for one in parse_signatures(answer.text):
+        for one in parse_signatures(text):
             if (one.name, one.key_id) == (trusted.name, trusted.key_id) and trusted.verifies(
                 found, one
             ):
@@ -156,7 +158,7 @@ class Pusher:
 
     def _add(
         self, client: httpx.Client, data: bytes, checkpoint: Checkpoint, old: int
-    ) -> httpx.Response:
+    ) -> tuple[int, str]:
         tiles = Tiles(self._folder, checkpoint.size)
         try:
             proof = consistency(tiles.node, old, checkpoint.size)
@@ -164,23 +166,30 @@ class Pusher:
             raise PushFailed(f"{error} is missing", code="audit_tile_missing") from error
         lines = [f"old {old}", *map(to_base64, proof), "", ""]
         body = "\n".join(lines).encode() + data
+        return self._ask(client, "POST", "/add-checkpoint", body)
+
+    def _ask(
+        self, client: httpx.Client, method: str, path: str, body: bytes = b""
+    ) -> tuple[int, str]:
+        """The status and the text of an answer, which a witness may not draw out at will."""
+        end, found = time.monotonic() + SECONDS, bytearray()
+        headers = {KEY_HEADER: self._own.text()}
         try:
-            return client.post(
-                "/add-checkpoint", content=body, headers={KEY_HEADER: self._own.text()}
-            )
+            with client.stream(method, path, content=body, headers=headers) as answer:
+                for part in answer.iter_raw():
+                    found += part
+                    if len(found) > MAX_ANSWER or time.monotonic() > end:
+                        raise PushFailed(f"{self._witness.url} does not end its answer")
         except httpx.HTTPError as error:
             raise PushFailed(f"{self._witness.url} does not answer: {error}") from error
+        return answer.status_code, found.decode("utf-8", errors="replace")
 
     def _trusted(self, client: httpx.Client) -> Verifier:
         """The witness's key: the one it showed first."""
         path = self._file.with_suffix(".vkey")
         if path.exists():
-            return parse_verifier(path.read_text(encoding="utf-8"))
-        try:
-            answer = client.get("/vkey")
-        except httpx.HTTPError as error:
-            raise PushFailed(f"{self._witness.url} does not answer: {error}") from error
-        found = parse_verifier(answer.text[:MAX_ANSWER])
+            return parse_verifier(path.read_text(encoding="utf-8", errors="replace"))
+        found = parse_verifier(self._ask(client, "GET", "/vkey")[1])
         if (found.name, found.kind) != (self._witness.name, WITNESS):
             raise PushFailed(f"{self._witness.url} is {found.name}, not {self._witness.name}")
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -203,8 +212,8 @@ class Pusher:
         self.status = replace(self.status, trouble=str(error), code=code)
 
 
-def _size(answer: httpx.Response) -> int:
-    text = answer.text.strip()
+def _size(text: str) -> int:
+    text = text.strip()
     if not text.isdecimal() or len(text) > 16:
         raise PushFailed("a witness names no size", code="witness_silent")
     return int(text)

@@ -71,10 +71,11 @@ def verify(folder: Path, trusted: Verifier, known: Iterable[Known] = ()) -> Repo
     Raises:
         OSError: a file is there and cannot be read.
     """
-    # Before the journal: what is published while we read it would seem to be ahead of it.
-    tiles = _listed(folder)
     findings: list[Finding] = []
+    # A log at work grows meanwhile: the checkpoint first, then the tiles, then the journal, or what
+    # is published in between would seem to lack its tiles, or to be ahead of the journal.
     published = _published(folder, trusted, findings)
+    tiles = _listed(folder)
     others = list(known)
     if published is not None:
         others.insert(0, Known(CHECKPOINT, published))
@@ -120,6 +121,8 @@ class _Check:
         self.findings.append(Finding(code, message, index))
 
     def _read(self, file: io.BufferedReader) -> None:
+        # What is appended from here on is no tail, torn or other.
+        length = file.seek(0, io.SEEK_END)
         for batch in read_batches(file, 0):
             leaves = batch.leaves()
             behind = advance(self.at, batch, leaves)
@@ -131,7 +134,7 @@ class _Check:
                 self._check_tile(path, content, WIDTH)
             self.at, self.last = behind, batch.commit
         file.seek(self.at.end)
-        left = file.read()
+        left = file.read(max(length - self.at.end, 0))
         if left:
             self._judge(left)
 
@@ -270,8 +273,9 @@ def _listed(folder: Path) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     for file in sorted((folder / FOLDER).rglob("*")):
         name = file.relative_to(folder).as_posix()
-        # What a killed writer leaves is of no tile yet.
-        if file.is_dir() or (file.name.startswith(".") and file.name.endswith(".new")):
+        # What a killed writer leaves is of no tile yet, and a full tile takes its parts' place.
+        left = file.name.startswith(".") and file.name.endswith(".new")
+        if left or file.is_dir() or not file.exists():
             continue
         match = TILE.fullmatch(name)
         width = int(match[2] or WIDTH) if match else WIDTH

@@ -12,12 +12,12 @@ import structlog
 from ppn.audit.checkpoint import Checkpoint, parse_checkpoint, verified
 from ppn.audit.note import (
     LOG,
+    Note,
     NoteInvalid,
     Signer,
     Verifier,
     parse_note,
     parse_verifier,
-    with_signatures,
 )
 from ppn.audit.witness.policy import (
     SizeConflict,
@@ -78,10 +78,12 @@ class Witness:
                 if (kept.checkpoint)
                 else None
             )
-            self._judge(kept, last, offered, submission)
+            self._judge(kept, last, offered, submission, source)
             note = parse_note(submission.note)
             made = self.signer.cosign(note.text, int(self.clock()))
-            whole = with_signatures(note, (made,)).encode().decode()
+            # Of all signatures the log's alone: with a stranger's, ours could be one too many.
+            own = parse_verifier(kept.vkey).signature_in(note)
+            whole = Note(note.text, (own, made)).encode().decode()
             self.store.put(kept.model_copy(update={"checkpoint": whole}))
         return made.line()
 
@@ -125,12 +127,19 @@ class Witness:
             raise refused(error) from error
 
     def _judge(
-        self, kept: Kept, last: Checkpoint | None, offered: Checkpoint, submission: Submission
+        self,
+        kept: Kept,
+        last: Checkpoint | None,
+        offered: Checkpoint,
+        submission: Submission,
+        source: str,
     ) -> None:
         verdict = judge(last, offered, submission)
         if verdict == "sign":
             return
-        if last is not None:
+        # A proof that fails says nothing of the log unless the log itself sent it.
+        telling = verdict == "fork" or source == str(self.logs.get(kept.origin))
+        if last is not None and telling:
             self.store.keep_fork(kept.origin, kept.checkpoint, submission.note)
         size = last.size if last else 0
         log.error("fork refused", origin=kept.origin, signed=size, offered=offered.size)

@@ -14,7 +14,7 @@ from ppn.errors import PpnError
 from ppn.fleet.reconciliation import notices
 from ppn.fleet.reconciliation.model import Finding, Key, Views
 from ppn.fleet.reconciliation.notices import Notice, Seer, State
-from ppn.fleet.reconciliation.policy import confirmed, due, findings
+from ppn.fleet.reconciliation.policy import confirmed, due, findings, read_twice
 from ppn.fleet.reconciliation.reading import Sources, read
 from ppn.fleet.reconciliation.report import Report, report_of
 from ppn.fleet.reconciliation.settings import ReconcileSettings, Sink
@@ -52,10 +52,9 @@ def run(settings: ReconcileSettings, store: Store, *, if_due: bool = False) -> K
     """
     store.prepare()
     with store.running():
-        kept = store.kept()
-        if if_due and not due(kept[-1].made if kept else None, datetime.now(UTC)):
-            return None
         began = datetime.now(UTC)
+        if if_due and not due((one.made for one in store.kept()), began):
+            return None
         views, found = _compare(settings)
         previous = store.last_digest()
         report = report_of(views, found, by=settings.name, began=began, previous=previous)
@@ -123,8 +122,8 @@ def _compare(settings: ReconcileSettings) -> tuple[Views, tuple[Finding, ...]]:
     found = findings(views)
     if found:
         time.sleep(settings.settle_seconds)
-        views = read(settings, Sources.views)
-        found = confirmed(found, findings(views))
+        again = read(settings, Sources.views)
+        views, found = read_twice(views, again), confirmed(found, findings(again))
     if not views.controllers:
         reasons = "; ".join(gap.reason for gap in views.gaps if gap.kind == "controller")
         raise NothingRead(

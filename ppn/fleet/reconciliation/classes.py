@@ -35,7 +35,8 @@ GHOST_RECORD = Class(
 VM_UNRECORDED = Class(
     "vm_unrecorded",
     "a tenant's VM is on a node and in no tenant store, so that no quota counts it",
-    "destroy it, or find out who made it past the tenant proxy",
+    "find out in the audit log who made it: a tenant store put back from an older copy lacks what"
+    " was made since; destroy it only if nobody's it is",
 )
 OWNER_WRONG = Class(
     "owner_wrong",

@@ -46,16 +46,39 @@ def confirmed(first: Iterable[Finding], second: Iterable[Finding]) -> tuple[Find
     return tuple(finding for finding in second if finding.key in known)
 
 
-def due(last: datetime | None, now: datetime) -> bool:
-    """Whether a run is owed: none has ended on this day yet, by UTC (REC-01).
-
-    Asked every hour, so that a run that a machine slept through or that failed is caught up.
+def read_twice(first: Views, second: Views) -> Views:
+    """The second of two looks, without what only it could read: nothing of that is confirmed.
 
     Args:
-        last: when the newest report was made; None when there is none.
+        first: the look whose findings are confirmed.
+        second: the look that confirms them.
+    """
+    said = {(gap.kind, gap.name) for gap in second.gaps}
+    late = tuple(gap for gap in first.gaps if (gap.kind, gap.name) not in said)
+    missed = {(gap.kind, gap.name) for gap in late}
+    return replace(
+        second,
+        nodes=tuple(one for one in second.nodes if ("node", one.name) not in missed),
+        controllers=tuple(
+            one for one in second.controllers if ("controller", one.name) not in missed
+        ),
+        stores=tuple(one for one in second.stores if ("tenant proxy", one.name) not in missed),
+        gaps=(*second.gaps, *late),
+    )
+
+
+def due(made: Iterable[datetime], now: datetime) -> bool:
+    """Whether a run is owed: none has ended on this day yet, by UTC (REC-01).
+
+    Asked every hour, so that a run that a machine slept through or that failed is caught up. A
+    report of a day to come, of a clock that was ahead, ends no run.
+
+    Args:
+        made: when the reports were made.
         now: the time.
     """
-    return last is None or last.astimezone(UTC).date() < now.astimezone(UTC).date()
+    today = now.astimezone(UTC).date()
+    return all(one.astimezone(UTC).date() != today for one in made)
 
 
 def outdated(made: Iterable[datetime], now: datetime, keep_days: int) -> tuple[datetime, ...]:

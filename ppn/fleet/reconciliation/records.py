@@ -18,8 +18,8 @@ NO_TENANTS = frozenset({"operator", "unknown"})
 def record_findings(views: Views) -> Iterator[Finding]:
     """What differs between the tenant stores and the nodes.
 
-    A record without a VM is judged when every node answered, a VM without a record when every
-    tenant proxy did; a pool without a tenant proxy has no records to compare.
+    A record without a VM is judged when every node of the pool answered, a VM without a record when
+    every tenant proxy did; a pool without a tenant proxy has no records to compare.
 
     Args:
         views: what the parts say.
@@ -38,7 +38,9 @@ def record_findings(views: Views) -> Iterator[Finding]:
         for alert in node.alerts
         if alert.code.startswith("sidecar_")
     }
-    whole = {one.name for one in views.nodes} >= set(views.known)
+    # A node that only a controller knows was not asked, and may have the VM.
+    hypervisors = {one.name for controller in views.controllers for one in controller.nodes}
+    whole = {one.name for one in views.nodes} >= hypervisors | set(views.known)
     for vm in sorted(records.keys() - moving):
         yield from _record(records[vm], held.get(vm, []), views.at, whole, vm in unreadable)
     if views.stores and not views.lacks("tenant proxy"):

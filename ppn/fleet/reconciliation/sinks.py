@@ -8,6 +8,7 @@ import smtplib
 import ssl
 import stat
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from email.message import EmailMessage
 from email.utils import formatdate
 from pathlib import Path
@@ -75,12 +76,15 @@ def _post(sink: Webhook, notices: Sequence[Notice], dropped: int, by: str) -> No
 
 def _mail(sink: MailServer, notices: Sequence[Notice], dropped: int, by: str) -> None:
     message = mail_of(sink, notices, dropped, by)
-    with _connected(sink) as server:
+    with closing(_connected(sink)) as server:
         if sink.encryption == "starttls":
             server.starttls(context=_context(sink.trust))
         if sink.user is not None and sink.password_file is not None:
             server.login(sink.user, _secret(sink.password_file))
         refused = server.send_message(message)
+        # It is taken; were a strange farewell an error, it would be sent again and again.
+        with suppress(OSError):
+            server.quit()
     if refused:
         # The others have it; to send it again would tell them twice.
         log.warning("recipients refused", sink=sink.name, recipients=sorted(refused))
@@ -119,11 +123,13 @@ def _append(sink: LinesFile, notices: Sequence[Notice], dropped: int, by: str) -
     if dropped:
         lines.append(json.dumps({"by": by, "event": "dropped", "count": dropped}) + "\n")
     fresh = not sink.path.exists()
-    with sink.path.open("ab") as file:
+    left = memoryview("".join(lines).encode())
+    # Unbuffered: what a full disk did not take must not follow when the file is closed.
+    with sink.path.open("ab", buffering=0) as file:
         start = file.tell()
         try:
-            file.write("".join(lines).encode())
-            file.flush()
+            while left:
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
         except OSError:
             # A full disk may have taken a part of a line.

@@ -22,8 +22,8 @@ from ppn.lock import FolderLocked, folder_lock
 from ppn.pool import keys
 
 NAME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
-# A watch waits for another's deliveries, which are bounded.
-WATCH_SECONDS = 60.0
+# Who holds the lock asks the controllers, twice a minute at worst, and then delivers.
+WATCH_SECONDS = 160.0
 
 
 log = structlog.get_logger("reconciliation")
@@ -60,6 +60,8 @@ class Store:
         with _as_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.reports.mkdir(mode=0o700, exist_ok=True)
+            if self.key.exists():
+                return  # the lock is a watch's too, which may wait for a controller
             # Two that come first at once must not both make a key.
             with folder_lock(self.folder):
                 if not self.key.exists():
@@ -90,7 +92,7 @@ class Store:
         """One who changes the alerts at a time.
 
         Raises:
-            FolderLocked: another one was at it for a minute.
+            FolderLocked: another one was at it for longer than a watch may take.
         """
         with folder_lock(self.folder, timeout=WATCH_SECONDS):
             yield

@@ -139,11 +139,13 @@ class Mailbox:
         mails: taken so far, each with its recipients.
         refuse: every mail, for now.
         secured: how many were sent over TLS.
+        farewell: to who leaves.
     """
 
     mails: list[tuple[list[str], Message]] = field(default_factory=list)
     refuse: bool = False
     secured: int = 0
+    farewell: str = "221 bye"
     context: ssl.SSLContext | None = None
 
 
@@ -176,7 +178,7 @@ class _Smtp(socketserver.StreamRequestHandler):
                 self.box.secured += secured
                 self._say("250 taken")
             elif verb == "QUIT":
-                self._say("221 bye")
+                self._say(self.box.farewell)
                 return
             else:
                 self._say("250 ok")

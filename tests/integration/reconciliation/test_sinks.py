@@ -183,6 +183,14 @@ def test_mail_goes_encrypted_to_a_server_that_is_trusted(tmp_path: Path) -> None
         assert len(box.mails) == 1
 
 
+def test_a_mail_that_was_taken_is_not_sent_again(tmp_path: Path, mail: tuple[int, Mailbox]) -> None:
+    """REC-03: whatever the server says when it is left."""
+    mail[1].farewell = "421 going down"
+    teller = Teller(tmp_path, a_mail(mail[0]))
+    assert not teller.tell(GHOST).sinks["mail"].pending
+    assert len(mail[1].mails) == 1
+
+
 def test_a_secret_that_others_can_read_is_not_used(tmp_path: Path, hook: tuple[str, Told]) -> None:
     token = tmp_path / "token"
     token.write_text("secret")

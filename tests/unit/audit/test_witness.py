@@ -11,7 +11,16 @@ import pytest
 
 from ppn.audit.checkpoint import Checkpoint, signed
 from ppn.audit.merkle import EMPTY_ROOT, consistency, leaf_hash, node_of, root_of
-from ppn.audit.note import WITNESS, Note, Signer, parse_signatures, to_base64
+from ppn.audit.note import (
+    MAX_SIGNATURES,
+    WITNESS,
+    Note,
+    Signature,
+    Signer,
+    parse_signatures,
+    to_base64,
+    with_signatures,
+)
 from ppn.audit.witness.app import create_app, guarded
 from ppn.audit.witness.policy import SizeConflict, WitnessRefusal, parse_submission
 from ppn.audit.witness.service import Witness
@@ -196,3 +205,20 @@ def test_a_witness_that_cannot_remember_does_not_sign(witness: Witness, tmp_path
     gone = Witness(witness.signer, witness.logs, Store(tmp_path / "missing"), witness.clock)
     with pytest.raises(MemoryDamaged):
         gone.add_checkpoint(body(0, 1), ADDRESS, TRUSTED.text())
+
+
+def test_strange_signatures_do_not_fill_the_memory(witness: Witness) -> None:
+    """TEN-12: a note as full as a note may be is signed, and the log can go on from it."""
+    add(witness, body(0, 3))
+    strange = (Signature("stranger", b"0123", bytes(64)),) * (MAX_SIGNATURES - 1)
+    add(witness, body(3, 3, made=with_signatures(note(3), strange)))
+    add(witness, body(3, 4))
+
+
+def test_a_stranger_cannot_accuse_a_log(witness: Witness) -> None:
+    """TEN-12: sent by another node, a checkpoint with a false proof is no trace of a fork."""
+    add(witness, body(0, 3))
+    false = body(3, 4).replace(b"\n\n", b"\n" + to_base64(bytes(32)).encode() + b"\n\n", 1)
+    assert refusal(witness, false, source="10.8.0.9").code == "audit_inconsistent"
+    (known,) = witness.known()
+    assert known["forks"] == 0

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ppn.fleet.reconciliation.classes import CLASSES
 from ppn.fleet.reconciliation.model import Gap, Key, Views
-from ppn.fleet.reconciliation.policy import confirmed, due, findings, outdated
+from ppn.fleet.reconciliation.policy import confirmed, due, findings, outdated, read_twice
+from ppn.fleet.reconciliation.watching import run_judges
 from ppn.host.spec import Disk
 from ppn.wire.fleet import OpenIntent, PlacedVm
 from ppn.wire.heartbeat import VmReport
@@ -156,6 +157,13 @@ def test_a_silent_node_is_never_missing() -> None:
     assert keys(views) == {Key("source_unreadable", "node laptop", "laptop")}
 
 
+def test_what_may_be_on_a_node_we_were_not_told_of_is_no_ghost() -> None:
+    """REC-02: a node new to the inventory is known to controllers before it is to us."""
+    nodes = (*POOL.controllers[0].nodes, node_report("new"))
+    views = by_controller(in_store(POOL, 0, *STORE, record(LOST)), 0, nodes=nodes)
+    assert keys(views) == {Key("inventory_differs", "new", "new")}
+
+
 def test_a_silent_tenant_proxy_leaves_vms_unjudged() -> None:
     views = replace(
         in_store(agreeing({"server": (WEB,)}, stores=2), 0),
@@ -252,6 +260,20 @@ def test_only_what_a_second_look_shows_too_is_confirmed() -> None:
     assert confirmed(ghost, leaked) == confirmed(ghost, ()) == confirmed((), ghost) == ()
 
 
+def test_what_only_a_second_look_could_read_is_not_judged() -> None:
+    """REC-02: a ghost stands, though the first look lacked a node and could not see it."""
+    second = in_store(POOL, 0, *STORE, record(LOST))
+    gap = Gap("node", "laptop", "unreachable")
+    first = replace(second, nodes=POOL.nodes[:1], gaps=(gap,))
+    assert confirmed(findings(first), findings(second)) == ()
+    views = read_twice(first, second)
+    assert [one.name for one in views.nodes] == ["server"] and views.gaps == (gap,)
+    assert not run_judges(Key("ghost_record", "vm-lost"), views)
+    assert not run_judges(Key("owner_wrong", "vm-web", "laptop"), views)
+    assert run_judges(Key("owner_wrong", "vm-web", "server"), views)
+    assert read_twice(second, second) == second and read_twice(first, first) == first
+
+
 VMS = st.builds(
     report,
     st.sampled_from([f"vm-{letter}" for letter in "abcdefgh"]),
@@ -308,11 +330,10 @@ def test_a_run_is_due_once_a_day_and_made_up_for() -> None:
     """REC-01: asked every hour by a fake clock, with an outage of three days."""
     moment = datetime(2026, 11, 1, 0, 7, tzinfo=UTC)
     off = (datetime(2026, 11, 5, 20, tzinfo=UTC), datetime(2026, 11, 8, 15, tzinfo=UTC))
-    last: datetime | None = None
     runs: list[datetime] = []
     while moment < datetime(2026, 11, 12, tzinfo=UTC):
-        if not off[0] < moment < off[1] and due(last, moment):
-            runs.append(last := moment)
+        if not off[0] < moment < off[1] and due(runs, moment):
+            runs.append(moment)
         moment += timedelta(hours=1)
     assert [run.day for run in runs] == [1, 2, 3, 4, 5, 8, 9, 10, 11]
     # The first hour after the outage, and midnight again from then on.
@@ -322,9 +343,10 @@ def test_a_run_is_due_once_a_day_and_made_up_for() -> None:
 def test_a_run_on_demand_counts_and_a_failed_one_does_not() -> None:
     """REC-01."""
     noon = datetime(2026, 11, 2, 12, tzinfo=UTC)
-    assert due(None, noon)
-    assert not due(noon, noon + timedelta(hours=11))
-    assert due(noon, noon + timedelta(hours=12))
+    assert due((), noon)
+    assert not due((noon,), noon + timedelta(hours=11))
+    assert due((noon,), noon + timedelta(hours=12))
+    assert due((noon + timedelta(days=3650),), noon)
 
 
 def test_reports_are_kept_for_the_stated_time() -> None:

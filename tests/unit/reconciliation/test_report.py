@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ppn import lock
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.reconciliation.model import Gap
 from ppn.fleet.reconciliation.notices import State
@@ -164,3 +165,17 @@ def test_encoding_is_one_line_and_stable(store: Store) -> None:
     assert report.is_clean
     content = encode(report, store.private())
     assert content == encode(report, store.private()) and content.count(b"\n") == 1
+
+
+def test_a_watch_that_waits_for_a_controller_holds_up_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REC-01: to make the folder ready takes no lock once it has its key."""
+    store = Store(tmp_path / "state")
+    store.prepare()
+
+    def taken(*_: object, **__: object) -> bool:
+        return False
+
+    monkeypatch.setattr(lock, "take", taken)
+    store.prepare()
