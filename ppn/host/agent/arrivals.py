@@ -304,7 +304,9 @@ class Arrivals:
             return
         door.compared = None
         if not wrong:
-            sidecar = policy.verified(self._sidecar(door.vm, door.move), door.move)
+            kept = self._sidecar(door.vm, door.move)
+            door.incoming.check_disks(kept.spec)
+            sidecar = policy.verified(kept, door.move)
             write_sidecar(self._service.paths.vm(door.vm).sidecar, sidecar)
             return
         door.damages += 1
