@@ -304,6 +304,8 @@ class Arrivals:
             return
         door.compared = None
         if not wrong:
+            # It may have come to an agent that was killed before it judged it.
+            self._check_manifest(door)
             kept = self._sidecar(door.vm, door.move)
             door.incoming.check_disks(kept.spec)
             sidecar = policy.verified(kept, door.move)

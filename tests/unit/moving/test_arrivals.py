@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ppn.errors import Refusal
 from ppn.host.agent.service import Service
 from ppn.host.moving.box import Piece, Sender
 from ppn.host.moving.copies import Copy, Manifest
@@ -113,3 +114,17 @@ def test_no_disk_reads_another_file_of_the_node(
     sender = Source(tmp_path, disks, source("moving"))
     sender.send(MANIFEST, *disks)
     assert sender.outcome() == wanted
+
+
+def test_another_vm_than_was_offered_is_never_verified(tmp_path: Path) -> None:
+    """MIG-01: also not by an agent that was killed between taking the manifest in and judging it;
+    the source would give the VM up, and the destination refuse for ever to make it its own."""
+    sent = source("moving")
+    other = sent.model_copy(update={"spec": sent.spec.model_copy(update={"memory_mib": 4096})})
+    sender = Source(tmp_path, {"root": qcow2()}, other)
+    with pytest.raises(Refusal) as caught:
+        sender.send(MANIFEST)
+    assert caught.value.code == "offer_differs"
+    sender.start()
+    sender.send("root")
+    assert sender.outcome() == "offer_differs"
