@@ -16,8 +16,8 @@ from ppn.wire.heartbeat import VmReport
 from ppn.wire.model import NodeName, Owner, VmId, Wire
 from ppn.wire.problems import ProblemBody
 
-# The file that says what the VM is and what its disks' copies must be.
-MANIFEST = "manifest"
+# The manifest: what the VM is and what its disks' copies must be. No disk can be called so.
+MANIFEST = "sidecar"
 # A sealed chunk and its frame stay below every bound of the way.
 CHUNK_BYTES = 512 * 1024
 SEALED_CHARACTERS = 4 * ((CHUNK_BYTES + 16 + 2) // 3)
@@ -174,7 +174,7 @@ class Chunk(GreetOrder):
     """A sealed piece of one file.
 
     Args:
-        file: `manifest`, or a disk.
+        file: `sidecar` for the manifest, or a disk.
         offset: of the piece in the file, in bytes.
         total: bytes of the whole file.
         sender: the public key of this sender, as base64.

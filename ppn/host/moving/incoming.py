@@ -37,7 +37,7 @@ class Incoming:
 
     def __init__(self, files: VmPaths) -> None:
         self._files = files
-        self._part = files.moving / f"{MANIFEST}.part"
+        self._part = files.moving / "manifest.part"
         self._manifest: Manifest | None = None
         files.moving.mkdir(mode=0o700, exist_ok=True)
 

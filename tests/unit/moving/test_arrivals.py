@@ -98,6 +98,8 @@ class Source:
     [
         ({"root": qcow2()}, "verified"),
         ({"root": qcow2(), "keep": qcow2(gib=9)}, "verified"),
+        # A name that a disk may have.
+        ({"root": qcow2(), "manifest": qcow2(gib=9)}, "verified"),
         ({"root": qcow2(backing=512)}, "disk_foreign"),
         ({"root": qcow2(), "keep": qcow2(backing=512)}, "disk_foreign"),
         ({"root": qcow2(features=1 << 2)}, "disk_foreign"),
