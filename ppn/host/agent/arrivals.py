@@ -320,6 +320,8 @@ class Arrivals:
                 constraint="SHA-256 of the copy",
                 hint="look at the disks and the memory of both nodes",
             )
+        # A small disk has come again before the lock was had; no further piece would say so.
+        self._verify_whole(door)
 
     def _take_over(self, vm: str, move: str) -> Sidecar:
         service, files = self._service, self._service.paths.vm(vm)

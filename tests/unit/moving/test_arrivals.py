@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from ppn.errors import Refusal
 from ppn.host.agent.service import Service
 from ppn.host.moving.box import Piece, Sender
 from ppn.host.moving.copies import Copy, Manifest
+from ppn.host.moving.incoming import Incoming
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
 from ppn.wire.moving import MANIFEST, Deliver, Greet, Greeting, MoveView, PrepareArrival, ShowMove
@@ -130,3 +131,19 @@ def test_another_vm_than_was_offered_is_never_verified(tmp_path: Path) -> None:
     sender.start()
     sender.send("root")
     assert sender.outcome() == "offer_differs"
+
+
+def test_a_disk_that_came_again_at_once_is_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: between its removal and the verdict; nothing else would ever be said of it."""
+    damaged, times = Incoming.damaged, [0]
+
+    def once(incoming: Incoming, on_bytes: Callable[[int], None]) -> tuple[str, ...]:
+        times[0] += 1
+        return ("root",) if times[0] == 1 else damaged(incoming, on_bytes)
+
+    monkeypatch.setattr(Incoming, "damaged", once)
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    sender.send(MANIFEST, "root")
+    assert sender.outcome() == "verified"
