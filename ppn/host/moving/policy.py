@@ -110,6 +110,16 @@ def committed(sidecar: Sidecar, move: str) -> Sidecar:
     raise not_in_move(sidecar.spec.name, move)
 
 
+def check_sending(sidecar: Sidecar, move: str) -> None:
+    """Refuse to stop and send a VM that is not leaving.
+
+    Raises:
+        Refusal: it is not in this move, or not any more.
+    """
+    if not _is_in(sidecar, move, "source", "moving"):
+        raise not_in_move(sidecar.spec.name, move)
+
+
 def check_release(sidecar: Sidecar, move: str) -> None:
     """Refuse to remove what is left of a VM that was not given up.
 
