@@ -60,6 +60,7 @@ class Offer(Wire):
         uuid: its identity.
         image: name of its image, which the destination must have.
         image_digest: of the image's manifest.
+        kept_mib: what its detached disks, which go with it, may grow to.
         running: it shall run there.
         accelerator: what it runs under now.
         grant: what the source's ledger gives it.
@@ -74,6 +75,7 @@ class Offer(Wire):
     disk_gib: int = Field(ge=1, le=65536)
     disks: Annotated[tuple[Disk, ...], Field(strict=False, max_length=16)] = ()
     ports: Annotated[tuple[OfferedPort, ...], Field(strict=False, max_length=64)] = ()
+    kept_mib: int = Field(default=0, ge=0, lt=1 << 53)
     label: str = Field(default="", max_length=256)
     running: bool
     accelerator: Accelerator | None = None

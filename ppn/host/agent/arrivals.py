@@ -153,6 +153,7 @@ class Arrivals:
             have = door.incoming.write(body.file, body.offset, body.total, content)
             if body.file == MANIFEST and have == body.total:
                 self._check_manifest(door)
+                self._check_room(door)
             self._verify_whole(door)
         return Delivered(have=have)
 
@@ -276,6 +277,14 @@ class Arrivals:
             return
         try:
             policy.check_sent(self._sidecar(door.vm, door.move), manifest.sidecar)
+        except Refusal as refusal:
+            door.problem = refusal
+            raise
+
+    def _check_room(self, door: Door) -> None:
+        kept = self._sidecar(door.vm, door.move)
+        try:
+            policy.check_room(kept, door.incoming.total, self._service.look())
         except Refusal as refusal:
             door.problem = refusal
             raise

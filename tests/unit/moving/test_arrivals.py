@@ -11,12 +11,14 @@ import pytest
 
 from ppn.errors import Refusal
 from ppn.host.agent.service import Service
+from ppn.host.model import NodeState
 from ppn.host.moving.box import Piece, Sender
 from ppn.host.moving.copies import Copy, Manifest
 from ppn.host.moving.incoming import Incoming
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
 from ppn.wire.moving import MANIFEST, Deliver, Greet, Greeting, MoveView, PrepareArrival, ShowMove
+from tests.unit.host.builders import make_node
 from tests.unit.moving.test_policy import destination, source
 from tests.unit.moving.world import MOVE, VM
 
@@ -28,6 +30,14 @@ def qcow2(*, gib: int = 1, backing: int = 0, features: int = 0) -> bytes:
     fields = ((3, 4), (backing, 8), (11, 4), (16, 4), (gib << 30, 8), (0, 40), (features, 8))
     header = b"QFI\xfb" + b"".join(value.to_bytes(size, "big") for value, size in fields)
     return header.ljust(512, b"\0") + b"/etc/shadow".ljust(512, b"\0")
+
+
+class Roomy(Service):
+    """An agent whose node has room for everything; it has no libvirt to look through."""
+
+    def look(self) -> NodeState:
+        """The node as it is."""
+        return make_node()
 
 
 class Source:
@@ -53,7 +63,7 @@ class Source:
 
     def start(self) -> None:
         """The destination's agent is killed and starts again; its door is opened anew."""
-        self.service = Service(self.paths, on_change=lambda: None, report=dict, uri=NOWHERE)
+        self.service = Roomy(self.paths, on_change=lambda: None, report=dict, uri=NOWHERE)
         order = PrepareArrival(vm=VM, move=MOVE, source="a")
         self.secret = str(self.service.do(order, "test")["secret"])
 
@@ -147,3 +157,14 @@ def test_a_disk_that_came_again_at_once_is_compared_again(
     sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
     sender.send(MANIFEST, "root")
     assert sender.outcome() == "verified"
+
+
+def test_more_than_there_is_room_for_is_refused_before_it_comes(tmp_path: Path) -> None:
+    """MIG-02: whatever the source was offered to send."""
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    large = sender.manifest.copies[0].model_copy(update={"bytes": 1 << 50})
+    manifest = sender.manifest.model_copy(update={"copies": (large,)})
+    sender.files[MANIFEST] = manifest.model_dump_json().encode()
+    with pytest.raises(Refusal) as caught:
+        sender.send(MANIFEST)
+    assert caught.value.code == sender.outcome() == "disk_exhausted"

@@ -51,9 +51,7 @@ class Overtaken(LockTable):
         with super().operation(vm, operation, correlation_id):
             yield
         if operation == "depart":
-            write_sidecar(
-                self.paths.vm(vm).sidecar, policy.called_back(source("moving"), MOVE)
-            )
+            write_sidecar(self.paths.vm(vm).sidecar, policy.called_back(source("moving"), MOVE))
 
 
 def service(folder: Path, own: Sidecar, monkeypatch: pytest.MonkeyPatch) -> Service:
