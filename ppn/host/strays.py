@@ -13,8 +13,9 @@ from ppn.host.model import Unmanaged
 from ppn.host.paths import Paths
 from ppn.host.spec import DISK_PATTERN
 
-# What a VM's folder holds beside its disks; libvirt's log daemon keeps older parts of the console.
-OWN_FILE = re.compile(r"sidecar\.json|seed\.iso|serial\.log(\.[0-9]+)?")
+# What a VM's folder holds beside its disks; libvirt's log daemon keeps older parts of the console,
+# and a move what is sent or comes.
+OWN_FILE = re.compile(r"sidecar\.json|seed\.iso|serial\.log(\.[0-9]+)?|moving")
 DISK_NAME = re.compile(DISK_PATTERN)
 DISK_SUFFIXES = frozenset({".img", ".iso", ".qcow2", ".raw", ".vdi", ".vhdx", ".vmdk"})
 # What is being written or removed is hidden meanwhile; after this nobody is at it any more.
