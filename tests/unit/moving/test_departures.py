@@ -12,6 +12,7 @@ from ppn.errors import PpnError
 from ppn.host.agent import departures
 from ppn.host.agent.departures import Departures
 from ppn.host.agent.service import Service
+from ppn.host.agent.settings import AgentSettings
 from ppn.host.agent.table import LockTable
 from ppn.host.moving import policy
 from ppn.host.moving.copies import manifest_path
@@ -67,7 +68,7 @@ def service(folder: Path, own: Sidecar, monkeypatch: pytest.MonkeyPatch) -> Serv
 
 def depart(node: Service) -> None:
     """Have the VM sent, and wait until that has ended."""
-    work = Departures(node, departures.AgentSettings(node="a"))
+    work = Departures(node, AgentSettings(node="a"))
     work.depart(ORDER, "test")
     work.finish()
 
