@@ -111,8 +111,11 @@ class Arrivals:
                 if sidecar.phase in IN_TRANSIT:
                     raise in_transit(vm, sidecar.phase)
                 raise policy.exists(vm)
+            elif sidecar.phase != "arriving":
+                # A late order: nothing more is taken in for a VM that is its own node's.
+                raise policy.exists(vm)
             door = self._door(vm, body.move, body.source)
-        if sidecar.phase == "arriving" and policy.stage_of(sidecar) != "verified":
+        if policy.stage_of(sidecar) != "verified":
             with door.lock:
                 self._verify_whole(door)
         return door.secret

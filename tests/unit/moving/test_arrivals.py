@@ -168,3 +168,14 @@ def test_more_than_there_is_room_for_is_refused_before_it_comes(tmp_path: Path) 
     with pytest.raises(Refusal) as caught:
         sender.send(MANIFEST)
     assert caught.value.code == sender.outcome() == "disk_exhausted"
+
+
+def test_a_late_order_opens_no_door_to_a_vm_that_has_settled(tmp_path: Path) -> None:
+    """MIG-01: its source could fill the node's disk through it for as long as the agent runs."""
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    files = sender.paths.vm(VM)
+    files.moving.rmdir()
+    write_sidecar(files.sidecar, destination("ready"))
+    with pytest.raises(Refusal) as caught:
+        sender.start()
+    assert caught.value.code == "vm_exists" and not files.moving.exists()
