@@ -18,6 +18,8 @@ TIMEOUT_SECONDS = 120
 # Reads and writes a whole disk.
 FLATTEN_SECONDS = 6 * 3600
 MAGIC = b"QFI\xfb"
+# Of qcow2's version 3; an incompatible feature of it is a data file beside it.
+HEADER_BYTES, EXTERNAL_DATA = 104, 1 << 2
 MIB = 1024 * 1024
 # The map of a disk without a base is made at once, in large clusters: that takes nearly the same
 # time for every size, and no write has to allocate. Over a base, small clusters copy less.
@@ -129,6 +131,24 @@ def disk_sizes(path: Path) -> tuple[int, int]:
             hint="put the disk back from a copy, or declare the vm absent",
         )
     return int.from_bytes(header[24:32], "big") // MIB, blocks * 512 // MIB
+
+
+def is_self_contained(path: Path) -> bool:
+    """Whether a qcow2 file names no other file that QEMU would read for it.
+
+    Args:
+        path: of a file from elsewhere; QEMU's own tools are not let near it before.
+
+    Raises:
+        OSError: not readable.
+    """
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or header[:4] != MAGIC:
+        return False
+    version, backing = int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:16], "big")
+    features = int.from_bytes(header[72:80], "big") if version == 3 else 0
+    return version in (2, 3) and backing == 0 and not features & EXTERNAL_DATA
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -108,8 +109,12 @@ def read_vm(
 
 def _still_to_come(files: VmPaths, spec: VmSpec) -> int:
     """What an arriving VM's disks may grow to, less what of them is there, in MiB."""
-    there = sum(path.stat().st_blocks for path in files.moving.glob("*")) * 512 // MIB
-    return max(spec.promised_gib * MIB_PER_GIB - there, 0)
+    blocks = 0
+    for path in files.moving.glob("*"):
+        # It may take its place, or go, between the listing and this look.
+        with suppress(FileNotFoundError):
+            blocks += path.stat().st_blocks
+    return max(spec.promised_gib * MIB_PER_GIB - blocks * 512 // MIB, 0)
 
 
 def _awaited_mib(sidecar: Sidecar | None, domain: DomainFacts | None) -> int:

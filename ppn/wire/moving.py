@@ -16,8 +16,8 @@ from ppn.wire.heartbeat import VmReport
 from ppn.wire.model import NodeName, Owner, VmId, Wire
 from ppn.wire.problems import ProblemBody
 
-# The file that says what the VM is and what its disks' copies must be.
-MANIFEST = "manifest"
+# The manifest: what the VM is and what its disks' copies must be. No disk can be called so.
+MANIFEST = "sidecar"
 # A sealed chunk and its frame stay below every bound of the way.
 CHUNK_BYTES = 512 * 1024
 SEALED_CHARACTERS = 4 * ((CHUNK_BYTES + 16 + 2) // 3)
@@ -67,6 +67,7 @@ class Offer(Wire):
         uuid: its identity.
         image: name of its image, which the destination must have.
         image_digest: of the image's manifest.
+        kept_mib: what its detached disks, which go with it, may grow to.
         running: it shall run there.
         accelerator: what it runs under now.
         grant: what the source's ledger gives it.
@@ -81,6 +82,7 @@ class Offer(Wire):
     disk_gib: int = Field(ge=1, le=65536)
     disks: Annotated[tuple[Disk, ...], Field(strict=False, max_length=16)] = ()
     ports: Annotated[tuple[OfferedPort, ...], Field(strict=False, max_length=64)] = ()
+    kept_mib: int = Field(default=0, ge=0, lt=1 << 53)
     label: str = Field(default="", max_length=256)
     running: bool
     accelerator: Accelerator | None = None
@@ -181,7 +183,7 @@ class Chunk(GreetOrder):
     """A sealed piece of one file.
 
     Args:
-        file: `manifest`, or a disk.
+        file: `sidecar` for the manifest, or a disk.
         offset: of the piece in the file, in bytes.
         total: bytes of the whole file.
         sender: the public key of this sender, as base64.

@@ -158,6 +158,9 @@ class Mover:
         self._drive(self._new(intent, asked.correlation_id, Will(back=True), problem))
 
     async def _begin(self, vm: str, source: str, node: str, asked: Asked) -> MoveReport:
+        if (drive := self.under_way.get(vm)) is not None:
+            # Begun by a request that came at the same time.
+            return _same(drive.report(), node)
         if vm in self.maker.under_way or vm in self.maker.journal.intents:
             raise _refusal("vm_busy", f"vm {vm} is being made", "ask again once it is made")
         intent = Intent(

@@ -111,8 +111,11 @@ class Arrivals:
                 if sidecar.phase in IN_TRANSIT:
                     raise in_transit(vm, sidecar.phase)
                 raise policy.exists(vm)
+            elif sidecar.phase != "arriving":
+                # A late order: nothing more is taken in for a VM that is its own node's.
+                raise policy.exists(vm)
             door = self._door(vm, body.move, body.source)
-        if sidecar.phase == "arriving" and policy.stage_of(sidecar) != "verified":
+        if policy.stage_of(sidecar) != "verified":
             with door.lock:
                 self._verify_whole(door)
         return door.secret
@@ -153,6 +156,7 @@ class Arrivals:
             have = door.incoming.write(body.file, body.offset, body.total, content)
             if body.file == MANIFEST and have == body.total:
                 self._check_manifest(door)
+                self._check_room(door)
             self._verify_whole(door)
         return Delivered(have=have)
 
@@ -280,6 +284,14 @@ class Arrivals:
             door.problem = refusal
             raise
 
+    def _check_room(self, door: Door) -> None:
+        kept = self._sidecar(door.vm, door.move)
+        try:
+            policy.check_room(kept, door.incoming.total, self._service.look())
+        except Refusal as refusal:
+            door.problem = refusal
+            raise
+
     def _verify_whole(self, door: Door) -> None:
         """Compare what has come with what was sent, on a thread of its own; under the lock."""
         if door.compared is None and door.problem is None and door.incoming.is_complete:
@@ -304,7 +316,11 @@ class Arrivals:
             return
         door.compared = None
         if not wrong:
-            sidecar = policy.verified(self._sidecar(door.vm, door.move), door.move)
+            # It may have come to an agent that was killed before it judged it.
+            self._check_manifest(door)
+            kept = self._sidecar(door.vm, door.move)
+            door.incoming.check_disks(kept.spec)
+            sidecar = policy.verified(kept, door.move)
             write_sidecar(self._service.paths.vm(door.vm).sidecar, sidecar)
             return
         door.damages += 1
@@ -316,6 +332,8 @@ class Arrivals:
                 constraint="SHA-256 of the copy",
                 hint="look at the disks and the memory of both nodes",
             )
+        # A small disk has come again before the lock was had; no further piece would say so.
+        self._verify_whole(door)
 
     def _take_over(self, vm: str, move: str) -> Sidecar:
         service, files = self._service, self._service.paths.vm(vm)

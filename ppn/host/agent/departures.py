@@ -103,6 +103,8 @@ class Departures:
             begun = policy.departing(sidecar, body.move, body.node)
             if begun != sidecar:
                 self._admit(body.vm)
+                # Copies of an earlier move, left by a kill, are not this VM as it is now.
+                shutil.rmtree(service.paths.vm(body.vm).moving, ignore_errors=True)
                 write_sidecar(service.paths.vm(body.vm).sidecar, begun)
         if begun.phase == "moving":
             self._start(body, correlation_id)
@@ -260,6 +262,8 @@ class Departures:
 
         service, vm = self._service, job.target.vm
         sidecar, files = self._sidecar(vm), service.paths.vm(vm)
+        # It may have been called back before this thread began.
+        policy.check_sending(sidecar, job.target.move)
         recorder.step("stop")
         with Backend(service.uri) as backend:
             if vm in {facts.name for facts in backend.domains()}:

@@ -49,7 +49,7 @@ def inspect(paths: Paths, vm: str, uri: str | None = None) -> Inspection:
         seed=seed_state(files.seed),
         domain_xml=_domain(vm, uri, unread),
         pid=pid,
-        argv=_argv(pid) if pid is not None else (),
+        argv=_argv(pid, vm) if pid is not None else (),
         qemu_log=_last_lines(paths.qemu_log(vm)),
         unread=tuple(unread),
     )
@@ -115,13 +115,15 @@ def _pid(paths: Paths, vm: str) -> int | None:
         return None
 
 
-def _argv(pid: int) -> tuple[str, ...]:
+def _argv(pid: int, vm: str) -> tuple[str, ...]:
+    """The arguments of a VM's QEMU; none of a process that has its number by now."""
     try:
         with Path(f"/proc/{pid}/cmdline").open("rb") as file:
-            words = file.read(ARGV_BYTES)
+            words = file.read(ARGV_BYTES).decode(errors="replace").rstrip("\0").split("\0")
     except OSError:
         return ()
-    return tuple(words.decode(errors="replace").rstrip("\0").split("\0")) if words else ()
+    is_its_own = any(word.split(",")[0] == f"guest={vm}" for word in words)
+    return tuple(words) if is_its_own else ()
 
 
 def _last_lines(path: Path) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ class ManifestDamaged(PpnError):
 
 def manifest_path(files: VmPaths) -> Path:
     """The manifest's file, on either node."""
-    return files.moving / f"{MANIFEST}.json"
+    return files.moving / "manifest.json"
 
 
 def copy_path(files: VmPaths, disk: str) -> Path:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ppn.durable import sync_folder
 from ppn.errors import Refusal
+from ppn.host.disk import disk_sizes, is_self_contained
 from ppn.host.moving.copies import (
     MOST_MANIFEST_BYTES,
     Manifest,
@@ -20,6 +21,8 @@ from ppn.host.moving.copies import (
     read_manifest,
 )
 from ppn.host.paths import VmPaths
+from ppn.host.plan import MIB_PER_GIB, wanted_disks
+from ppn.host.spec import VmSpec
 from ppn.wire.moving import MANIFEST
 
 
@@ -34,7 +37,7 @@ class Incoming:
 
     def __init__(self, files: VmPaths) -> None:
         self._files = files
-        self._part = files.moving / f"{MANIFEST}.part"
+        self._part = files.moving / "manifest.part"
         self._manifest: Manifest | None = None
         files.moving.mkdir(mode=0o700, exist_ok=True)
 
@@ -154,6 +157,29 @@ class Incoming:
         sync_folder(self._files.moving)
         return tuple(wrong)
 
+    def check_disks(self, spec: VmSpec) -> None:
+        """Refuse disks that read another file of this node, and others than room was kept for.
+
+        Args:
+            spec: the VM as it was offered.
+
+        Raises:
+            Refusal: `disk_foreign`.
+            PpnError: a disk is no qcow2 image.
+            OSError: a file cannot be read.
+        """
+        manifest = self.manifest()
+        declared = dict(wanted_disks(spec))
+        names = [copy.disk for copy in manifest.copies] if manifest is not None else []
+        for name in sorted({*declared} - {*names}):
+            raise _foreign(spec.name, f"disk {name} is not among what was sent")
+        for name in names:
+            path = copy_path(self._files, name)
+            if not is_self_contained(path):
+                raise _foreign(spec.name, f"disk {name} is not whole in itself")
+            if name in declared and disk_sizes(path)[0] > declared[name] * MIB_PER_GIB:
+                raise _foreign(spec.name, f"disk {name} is larger than it was offered")
+
     def place(self) -> None:
         """Give every disk that has come its place among the VM's files; done already, nothing."""
         manifest = self.manifest()
@@ -184,6 +210,15 @@ def _size(path: os.PathLike[str]) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _foreign(vm: str, reason: str) -> Refusal:
+    return Refusal(
+        f"vm {vm}: {reason}",
+        code="disk_foreign",
+        constraint="disks whole in themselves",
+        hint="look at the node that sends it: it is wrong, or no longer the operator's",
+    )
 
 
 def _out_of_place(message: str) -> Refusal:

@@ -18,7 +18,9 @@ import re
 from collections.abc import Iterator
 
 from ppn.errors import Refusal
+from ppn.host.disk import MIB
 from ppn.host.model import IN_TRANSIT, LedgerGrant, NodeState, VmView
+from ppn.host.plan import MIB_PER_GIB
 from ppn.host.policy import in_transit, refusals
 from ppn.host.sidecar import Move, Sidecar
 from ppn.host.spec import Port, VmSpec, spec_from_data
@@ -110,6 +112,16 @@ def committed(sidecar: Sidecar, move: str) -> Sidecar:
     raise not_in_move(sidecar.spec.name, move)
 
 
+def check_sending(sidecar: Sidecar, move: str) -> None:
+    """Refuse to stop and send a VM that is not leaving.
+
+    Raises:
+        Refusal: it is not in this move, or not any more.
+    """
+    if not _is_in(sidecar, move, "source", "moving"):
+        raise not_in_move(sidecar.spec.name, move)
+
+
 def check_release(sidecar: Sidecar, move: str) -> None:
     """Refuse to remove what is left of a VM that was not given up.
 
@@ -195,6 +207,31 @@ def check_sent(kept: Sidecar, sent: Sidecar) -> None:
         raise _refusal(kept, "offer_differs", "it is not the VM that was offered", "begin again")
 
 
+def check_room(kept: Sidecar, total_bytes: int, node: NodeState) -> None:
+    """Refuse copies that take room that was kept for others.
+
+    Args:
+        kept: what the destination admitted.
+        total_bytes: of all copies, none of which has come yet.
+        node: the destination as it is.
+
+    Raises:
+        Refusal: `disk_exhausted`.
+    """
+    more = total_bytes // MIB - kept.spec.promised_gib * MIB_PER_GIB
+    free = max(node.disk.free_mib - node.disk.promised_mib, 0)
+    if more > free:
+        raise Refusal(
+            f"vm {kept.spec.name}: its copies are larger than what room was kept for",
+            code="disk_exhausted",
+            constraint="free disk less what disks may still grow by",
+            wanted=more,
+            free=free,
+            unit="MiB",
+            hint="discard detached disks of it, or choose another node",
+        )
+
+
 def offer_of(vm: VmView, node: NodeState) -> Offer:
     """What a VM needs of another node.
 
@@ -224,6 +261,7 @@ def offer_of(vm: VmView, node: NodeState) -> Offer:
         memory_mib=spec.memory_mib,
         disk_gib=spec.disk_gib,
         disks=spec.disks,
+        kept_mib=sum(disk.size_mib for disk in vm.disks if disk.detached),
         ports=tuple(OfferedPort(guest=port.guest, protocol=port.protocol) for port in spec.ports),
         label=spec.label,
         running=spec.state == "running",
@@ -270,7 +308,8 @@ def arrival_refusals(vm: str, offer: Offer, node: NodeState) -> Iterator[Refusal
     """Every constraint that keeps a node from taking a VM that is offered (MIG-02)."""
     if node.vm(vm) is not None:
         yield exists(vm)
-    yield from refusals(arriving_spec(vm, offer), node)
+    left = node.disk.model_copy(update={"free_mib": node.disk.free_mib - offer.kept_mib})
+    yield from refusals(arriving_spec(vm, offer), node.model_copy(update={"disk": left}))
     image = node.image(offer.image)
     if image is not None and image.direct_boot and image.digest != offer.image_digest:
         yield _arrival(

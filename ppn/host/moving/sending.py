@@ -20,11 +20,14 @@ from ppn.pool.tls import TlsFiles, client_context, identity_of
 from ppn.wire.model import CORRELATION_HEADER
 from ppn.wire.moving import CHUNK_BYTES, MANIFEST, Deliver, Delivered, Greet, Greeting
 from ppn.wire.problems import ProblemBody, error_of
+from ppn.wire.reading import TooLong, read_at_once
 
 # The role of a node that runs VMs, in its certificate.
 HYPERVISOR = "hypervisor"
 CALL_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
+# The sizes of 65 files, or a problem in words.
+MOST_ANSWER_BYTES = 64 * 1024
 # A line that is cut is tried again for so long; who moves the VM decides what is next then.
 RETRY_SECONDS = 60.0
 PAUSE_SECONDS = 1.0
@@ -138,12 +141,14 @@ class Line:
                 "POST", path, json=body.model_dump(mode="json", exclude={"operation", "vm"})
             ) as answer:
                 self._check(answer)
-                content = answer.read()
+                content = read_at_once(answer, MOST_ANSWER_BYTES, CALL_SECONDS)
             if answer.is_success:
                 return kind.model_validate_json(content)
             problem = ProblemBody.model_validate_json(content)
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
+        except TooLong as error:
+            raise self._unreachable(error.message) from error
         except ValidationError as error:
             raise self._unreachable("its answer breaks the contract") from error
         raise error_of(problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,30 @@ def test_an_inspection_tells_all_but_the_user_data(paths: Paths) -> None:
     assert found.qemu_log[-1] == "line 99" and len(found.qemu_log) == 40
     assert [one.code for one in found.unread] == ["libvirt_unavailable"]
     assert SECRET not in found.model_dump_json()
+
+
+def test_no_other_process_is_shown_as_its_qemu(paths: Paths) -> None:
+    """INV-04: a QEMU that was killed leaves its number, which another process may have by now."""
+    pid_file = paths.pid_file("web")
+    pid_file.parent.mkdir(parents=True)
+    for name, shown in (("guest=web,debug-threads=on", True), ("guest=web2", False)):
+        words = ["sleep", "60"]
+        with subprocess.Popen(["bash", "-c", 'exec -a "$0" "$@"', name, *words]) as process:
+            pid_file.write_text(str(process.pid))
+            wait_for_name(process.pid, name)
+            argv = inspect(paths, "web", NOWHERE).argv
+            process.kill()
+        assert argv == ((name, "60") if shown else ())
+
+
+def wait_for_name(pid: int, name: str) -> None:
+    """Wait until a process has taken its name."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"{name}\0".encode()):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(name)
 
 
 def test_a_damaged_record_is_told_as_such(paths: Paths) -> None:

@@ -25,6 +25,8 @@ def paths(tmp_path: Path) -> Paths:
     own = ("sidecar.json", "disk.qcow2", "data-2.qcow2", "seed.iso", "serial.log", "serial.log.0")
     for name in own:
         (folder / name).touch()
+    # What is on its way to another node, or from one.
+    (folder / "moving").mkdir()
     return found
 
 

@@ -136,6 +136,18 @@ def test_a_move_from_begin_to_end(moving: Moving) -> None:
     assert moving.parts.journal.intents == {}
 
 
+def test_asked_twice_at_once_it_is_one_move(moving: Moving) -> None:
+    """MIG-01: the second must not take the place of the first, nor its intent from the journal."""
+
+    async def run() -> None:
+        both = await asyncio.gather(moving.begin(), moving.begin())
+        assert len({one.move for one in both}) == 1
+        assert (await moving.ended()).outcome == "done"
+
+    asyncio.run(run())
+    assert moving.nodes.orders.count("settle") == 1
+
+
 def test_asked_twice_it_is_one_move(moving: Moving) -> None:
     """MIG-01: the same is found, another one is refused, and so are changes meanwhile."""
     moving.nodes.stuck = True

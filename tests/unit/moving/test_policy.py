@@ -11,7 +11,8 @@ from ppn.errors import Refusal
 from ppn.host.agent.alerts import Look, alerts
 from ppn.host.agent.recovery import tasks
 from ppn.host.agent.report import vm_report
-from ppn.host.model import Image, Kvm, LedgerGrant, NodeState, Phase, VmView
+from ppn.host.disk import MIB
+from ppn.host.model import Image, Kvm, LedgerGrant, NodeState, Phase, VmDisk, VmView
 from ppn.host.moving import policy
 from ppn.host.policy import refusals
 from ppn.host.sidecar import Move, Sidecar
@@ -195,6 +196,7 @@ def wide(**fields: Any) -> NodeState:
         (wide(free_mib=100), {}, "memory_not_free"),
         (wide(free_mib=100), {"running": False}, None),
         (wide(free_disk_mib=100), {}, "disk_exhausted"),
+        (wide(free_disk_mib=9000), {"kept_mib": 9 * 1024}, "disk_exhausted"),
         (wide(images=()), {}, "image_unknown"),
         (wide(images=(Image(name="tiny", digest="1", direct_boot=True),)), {}, "image_differs"),
         (wide(images=(Image(name="tiny", digest="1"),)), {}, None),
@@ -219,3 +221,22 @@ def test_the_offer_says_no_more_than_room_depends_on() -> None:
     view = make_view(spec)
     assert "secret" not in policy.offer_of(view, make_node(view)).model_dump_json()
     assert policy.arriving_spec(VM, policy.offer_of(view, make_node(view))).user_data is None
+
+
+def test_disks_that_were_kept_are_a_part_of_the_offer() -> None:
+    """MIG-02: they go with the VM, so room for them is asked for before it is stopped."""
+    view = make_view(SPEC)
+    kept = VmDisk(name="kept", size_mib=9000, detached=True)
+    view = view.model_copy(update={"disks": (*view.disks, kept)})
+    assert policy.offer_of(view, make_node(view)).kept_mib == 9000
+
+
+@pytest.mark.parametrize(("mib", "fits"), [(1024, True), (1024 + 500, True), (1024 + 501, False)])
+def test_copies_take_no_room_of_others(mib: int, fits: bool) -> None:
+    """MIG-02: whatever the source says it sends; a full disk stops every guest of the node."""
+    kept = destination("arriving")
+    if fits:
+        policy.check_room(kept, mib * MIB, wide(free_disk_mib=500))
+    else:
+        there = wide(free_disk_mib=500)
+        assert code(lambda: policy.check_room(kept, mib * MIB, there)) == "disk_exhausted"
