@@ -8,6 +8,14 @@ from ppn.errors import PpnError, Refusal
 
 # What this program says itself, or sees another way than the status of a service would have it.
 OWN_STATUS = {
+    # A witness forbids what it cannot believe; for a script a file is damaged or another one.
+    "audit_checkpoint_malformed": 500,
+    "audit_damaged": 500,
+    "audit_inconsistent": 500,
+    "audit_key_malformed": 500,
+    "audit_key_wrong": 500,
+    "audit_note_malformed": 500,
+    "audit_signature_wrong": 500,
     "certificate_refused": 403,
     "controller_unreachable": 503,
     "plain_http": 403,
