@@ -269,7 +269,7 @@ class Registry:
     def is_missed(self, node: Node, now: float) -> bool:
         """Whether a node is silent although this controller has run for long enough to hear it."""
         since = node.heard if node.heard is not None else self._started
-        return now - since > STALE_SECONDS
+        return now - since > self._stale_seconds
 
     def view(self, node: Node) -> NodeView | None:
         """What may still be placed on a node, also when it is stale; None before it was heard."""
