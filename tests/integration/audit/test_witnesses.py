@@ -97,7 +97,8 @@ def test_a_witness_follows_and_survives(tmp_path: Path, told: WitnessSettings) -
         wait_until(lambda: pushed(log).trouble != "")
         with parts.witness(told):
             (kept,) = httpx.get(f"{parts.url(told)}/v1/logs", trust_env=False).json()
-            assert "\n2\n" in kept["checkpoint"]
+            # It may have been sent the rest already, and nothing else than what it knew goes there.
+            assert int(kept["checkpoint"].splitlines()[1]) in (2, 7)
             wait_until(lambda: pushed(log) == PushStatus(parts.NAME, 7))
     # A log that is opened again knows what was signed.
     with place.open() as log:
