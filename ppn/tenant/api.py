@@ -21,10 +21,9 @@ from ppn.tenant.view import (
     tenant_timeline,
     unheard,
 )
-from ppn.wire.fleet import ResizeOrder
+from ppn.wire.fleet import MoveOrder, MoveReport, ResizeOrder
 from ppn.wire.tenant import (
     AllocationList,
-    MoveOrder,
     OwnVm,
     QuotaReport,
     Removed,
@@ -173,12 +172,22 @@ async def console(
     return tenant_console(await service_of(request).changes.ask(visit, "GET", path))
 
 
-@router.post("/vms/{vm}/move", tags=[OPERATOR], summary="Move a VM to another node.")
-async def move(request: Request, vm: VmName, order: MoveOrder) -> dict[str, Any]:
+@router.post(
+    "/vms/{vm}/move", tags=[OPERATOR], status_code=202, summary="Move a VM to another node."
+)
+async def move(request: Request, vm: VmName, order: MoveOrder) -> MoveReport:
     """For operators' tokens alone: where a VM is, is no tenant's concern."""
     body = order.model_dump()
     answer = await service_of(request).changes.plain(visit_of(request), "/move", body)
-    return dict(answer)
+    return MoveReport.model_validate(answer, strict=False)
+
+
+@router.get("/vms/{vm}/move", tags=[OPERATOR], summary="How far a VM's move is.")
+async def show_move(request: Request, vm: VmName) -> MoveReport:
+    """For operators' tokens alone."""
+    visit = visit_of(request)
+    answer = await service_of(request).changes.ask(visit, "GET", f"/v1/vms/{vm}/move")
+    return MoveReport.model_validate(answer, strict=False)
 
 
 @router.get("/quota", summary="The tenant's ceiling, and what of it is taken.")

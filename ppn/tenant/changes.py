@@ -186,7 +186,8 @@ class Changes:
         Raises:
             PpnError: `quota_exceeded`, `vm_busy`, `audit_unavailable`, or the pool's.
         """
-        to = _with_disk(visit.own.amount, disk.size_gib)
+        amount = visit.own.amount
+        to = replace(amount, disk_gib=amount.disk_gib + disk.size_gib)
         return await self._change(visit, to, "POST", "/disks", disk.model_dump())
 
     async def detach(self, visit: Visit, disk: str) -> Any:
@@ -198,15 +199,17 @@ class Changes:
         placed = PlacedVm.model_validate(
             await self.ask(visit, "GET", f"/v1/vms/{visit.vm}"), strict=False
         )
-        sizes = [one.size_gib for one in placed.vm.disks if one.name == disk]
-        if not sizes:
+        others = tuple(one for one in placed.vm.disks if one.name != disk)
+        if len(others) == len(placed.vm.disks):
             raise Refusal(
                 f"vm {visit.vm} has no disk {disk}",
                 code="disk_unknown",
                 constraint="VM disks",
                 hint="show the VM",
             )
-        to = _with_disk(visit.own.amount, -sizes[0])
+        left = amount_of(placed.vm.model_copy(update={"disks": others}))
+        # One that an operator attached was never counted.
+        to = replace(visit.own.amount, disk_gib=min(visit.own.amount.disk_gib, left.disk_gib))
         return await self._change(visit, to, "DELETE", f"/disks/{disk}?discard=true")
 
     async def plain(self, visit: Visit, what: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -284,10 +287,6 @@ class Changes:
     ) -> T:
         async with self.gates.turn(visit.tenant):
             return await self.threads.call(work, *args, **kwargs)
-
-
-def _with_disk(amount: Amount, size_gib: int) -> Amount:
-    return replace(amount, disk_gib=amount.disk_gib + size_gib)
 
 
 def _now() -> datetime:

@@ -11,7 +11,7 @@ from ppn.host.spec import Disk
 from ppn.wire.agent import Step
 from ppn.wire.fleet import WantedVm
 from ppn.wire.heartbeat import MANY, VmState
-from ppn.wire.model import NodeName, Owner, VmId, Wire
+from ppn.wire.model import Owner, VmId, Wire
 
 TenantState = VmState | Literal["removing"]
 
@@ -65,12 +65,6 @@ class Removed(Wire):
     """A VM of which nothing is left."""
 
     id: VmId
-
-
-class MoveOrder(Wire):
-    """The node a VM shall go to."""
-
-    node: NodeName
 
 
 class TenantOperation(Wire):

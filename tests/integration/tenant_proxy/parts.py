@@ -174,6 +174,8 @@ class Recorder:
             return 200, timeline(vm)
         if what == ["console"]:
             return 200, {"vm": vm, "text": "hello", "size_bytes": 5, "node": NODE}
+        if what == ["move"]:
+            return 202, {"id": vm, "move": "m" * 16, "source": NODE, "node": "b", "stage": "copy"}
         if method == "GET":
             return 200, {"node": NODE, "stale": False, "vm": held}
         return 200, {"changed": True, "actions": [f"on {NODE}"], "vm": held, "node": NODE}

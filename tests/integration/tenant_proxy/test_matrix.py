@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
+from ppn.errors import PpnError
 from ppn.tenant.guard import OPERATOR
 from ppn.tenant.openapi import guarded_routes
 from ppn.tenant.store import Store
@@ -189,6 +190,11 @@ def test_an_operators_token_reaches_every_tenants_vm(route: APIRoute, stand: Sta
     assert answer.is_success, answer.text
     assert stand.recorder.seen
     assert stand.ask(route, IDS["unknown"], f"Bearer {text}").status_code == 404
+    stand.recorder.vms.clear()
+    stand.recorder.refuse = PpnError(f"{NODE} is away", code="node_unreachable")
+    stand.renew("acme", "vm-own-acme")
+    if next(iter(route.methods or ())) != "GET":
+        assert NODE in stand.ask(route, "vm-own-acme", f"Bearer {text}").text
 
 
 def test_an_operators_token_speaks_for_no_tenant(stand: Stand) -> None:
