@@ -30,7 +30,7 @@ from tests.unit.test_isolation import DEVICES
 PLACES = {"zanzibar": ("10.8.0.77", "10.9.77.0/24"), "timbuktu": ("10.8.0.113", "10.9.113.0/24")}
 VIEW = re.compile(r"^ppn-view (\S+)\r?$", re.MULTILINE)
 # What differs from one boot to the next on the very same node.
-# A link-local address (of the MAC, which is judged elsewhere) is there a moment after the device is.
+# The link-local address is there a moment after the device is.
 PASSING = re.compile(rb"MHz|bogomips|Kernel (code|data|bss|rodata)|inet6 LINK")
 # Where it shows what it was given.
 MACHINE = (
