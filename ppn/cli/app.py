@@ -29,6 +29,7 @@ GROUPS = (
     "debug",
     "fleet",
     "host",
+    "iso",
     "ledger",
     "mesh",
     "node",

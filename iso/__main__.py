@@ -1,0 +1,43 @@
+"""`python -m iso`: the image's builder, as `ppn iso` and `scripts/iso` start it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from ppn.cli import exits
+from ppn.cli.output import print_error
+from ppn.errors import PpnError
+
+# One module of iso/commands for each.
+COMMANDS = ("lock",)
+
+app = typer.Typer(
+    name="iso",
+    help="The provisioning image: built from a lock, signed, verified.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def root() -> None:
+    """The provisioning image: built from a lock, signed, verified."""
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    for name in COMMANDS:
+        app.command()(getattr(import_module(f"iso.commands.{name}"), name))
+    try:
+        app(prog_name="ppn iso")
+    except PpnError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(exits.exit_of(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""`ppn iso`: the image that turns a bare machine into a node."""
+
+from __future__ import annotations
+
+import typer
+
+from ppn.cli.iso import checkout
+
+iso_app = typer.Typer(
+    name="iso",
+    help="The provisioning image: built from a lock, signed, written to a stick.",
+    no_args_is_help=True,
+)
+
+for command in (checkout.build, checkout.keys, checkout.lock, checkout.sign, checkout.verify):
+    iso_app.command(context_settings=checkout.HANDED_ON, add_help_option=False)(command)
