@@ -5,25 +5,16 @@ The lab boots it as containers and machines; the installer image will carry the 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
-# Raise it when `command` or `customise` changes what they make of the same inputs.
-RECIPE_VERSION = 2
-SUITE = "trixie"
+from iso.cache import Cache
+from iso.lock import Lock
+from iso.recipe import HERE, Recipe, files_below, read_packages
+from iso.tools import tools_recipe, tools_tree
+from iso.trees import ensure, kept
 
-DPKG_EXCLUDED = (
-    "/usr/share/man/*",
-    "/usr/share/locale/*",
-    "/usr/share/info/*",
-    "/usr/share/lintian/*",
-    "/usr/share/doc/*",
-)
+LAB = HERE.parent / "lab"
 # Born on each machine, or copied in from the machine that builds.
 NEVER_IN_AN_IMAGE = (
     "etc/hostname",
@@ -38,51 +29,6 @@ NEVER_IN_AN_IMAGE = (
 )
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One kind of root file system.
-
-    Args:
-        name: what it is for, part of its cached name.
-        packages: Debian packages beside the minimal set.
-        tree: folder whose files are laid over the root at the end.
-        disabled: patterns of units that Debian enables and this root does not.
-    """
-
-    name: str
-    packages: tuple[str, ...]
-    tree: Path | None = None
-    disabled: tuple[str, ...] = ()
-
-    def digest(self) -> str:
-        """A short hash of everything that shapes the result, the archive's state aside."""
-        parts = [str(RECIPE_VERSION), SUITE, self.name, *self.packages, "", *self.disabled]
-        for path in files_below(self.tree):
-            kind = os.readlink(path) if path.is_symlink() else hash_of(path)
-            mode = "x" if not path.is_symlink() and path.stat().st_mode & 0o100 else "-"
-            parts.append(f"{path.relative_to(self.tree or HERE)} {mode} {kind}")
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-    def command(self, target: Path, mirror: str | None) -> list[str]:
-        """The command that fills `target`, run as root; `mirror` replaces Debian's own."""
-        options = [f"--dpkgopt=path-exclude={pattern}" for pattern in DPKG_EXCLUDED]
-        return [
-            "mmdebstrap",
-            "--mode=root",
-            "--variant=minbase",
-            "--format=directory",
-            f"--include={','.join(self.packages)}",
-            '--aptopt=APT::Install-Recommends "false"',
-            '--aptopt=Acquire::Languages "none"',
-            '--aptopt=Acquire::Retries "3"',
-            *options,
-            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-            SUITE,
-            str(target),
-            *([mirror] if mirror else []),
-        ]
-
-
 def node_recipe() -> Recipe:
     """The root of every node, hypervisor or not."""
     return Recipe(
@@ -94,10 +40,52 @@ def node_recipe() -> Recipe:
     )
 
 
-def read_packages(path: Path) -> tuple[str, ...]:
-    """Package names of a list, sorted, without comments."""
-    lines = (line.split("#", 1)[0].strip() for line in path.read_text().splitlines())
-    return tuple(sorted({line for line in lines if line}))
+def guest_recipe() -> Recipe:
+    """The root of the lab's Debian guests, with cloud-init."""
+    return Recipe(
+        name="debian-guest",
+        packages=read_packages(LAB / "debian-guest-packages.txt"),
+        tree=LAB / "debian-guest",
+        disabled=("apt-daily*", "fstrim*", "e2scrub*"),
+    )
+
+
+def recipes() -> tuple[Recipe, ...]:
+    """All trees that the lock is about."""
+    return guest_recipe(), node_recipe(), tools_recipe()
+
+
+def node_root(lock: Lock, cache: Cache, *, offline: bool = False) -> Path:
+    """The folder of a node's root, built in the tools tree if it is not there yet.
+
+    Args:
+        lock: its packages.
+        cache: has them, or will; the root is kept there too, and never written to again.
+        offline: open no connection.
+
+    Raises:
+        PpnError: it cannot be built.
+    """
+    return root_of(node_recipe(), lock, cache, offline=offline)
+
+
+def root_of(recipe: Recipe, lock: Lock, cache: Cache, *, offline: bool = False) -> Path:
+    """The folder of a recipe's root, built in the tools tree if it is not there yet.
+
+    Args:
+        recipe: what is built.
+        lock: its packages.
+        cache: has them, or will; the root is kept there too, and never written to again.
+        offline: open no connection.
+
+    Raises:
+        PpnError: it cannot be built.
+    """
+    known = kept(recipe, lock, cache)
+    if known is None:
+        tools = tools_tree(lock, cache, offline=offline)
+        known = ensure(recipe, lock, cache, tools=tools, finish=customise, offline=offline)
+    return known / "root"
 
 
 def customise(root: Path, recipe: Recipe) -> None:
@@ -134,14 +122,3 @@ def lay_over(root: Path, tree: Path | None) -> None:
         shutil.copyfile(path, target, follow_symlinks=False)
         if not path.is_symlink():
             target.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
-def files_below(folder: Path | None) -> Iterator[Path]:
-    """Files and links below a folder, in a fixed order."""
-    if folder is not None:
-        yield from sorted(p for p in folder.rglob("*") if p.is_symlink() or p.is_file())
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
