@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -264,23 +264,33 @@ def package(stanza: Mapping[str, str], archive: str) -> Package:
     )
 
 
-def read_dates(folder: Path, addresses: Mapping[str, str]) -> tuple[Archive, ...]:
-    """The archives' states, by the dates in the signed files that apt has checked."""
-    command = ["apt-get", "indextargets", "--format", "$(RELEASE) $(FILENAME)"]
-    rows = apt(folder, [*command, "Created-By: Packages"], RESOLVE_SECONDS).split("\n")
+def read_dates(folder: Path, names: Iterable[str]) -> tuple[Archive, ...]:
+    """The archives' states, by the dates in the signed files that apt has checked.
+
+    Raises:
+        ArchiveUnusable: a suite has no such file.
+    """
     dates: dict[str, str] = {}
-    for row in filter(None, rows):
-        suite, file = row.split(" ", 1)
-        signed = file.partition(f"_{suite}_")[0] + f"_{suite}_InRelease"
-        dates[suite] = date_of(Path(signed).read_text(encoding="utf-8"))
+    for file in (folder / "state/lists").glob("*_InRelease"):
+        release = file.read_text(encoding="utf-8")
+        dates[field(release, "Codename")] = date_of(release)
+    missing = [suite for name in names for suite in SUITES[name] if suite not in dates]
+    if missing:
+        raise ArchiveUnusable(f"the archive says nothing about {', '.join(missing)}")
     return tuple(
         Archive(name, SUITES[name], max(dates[suite] for suite in SUITES[name]))
-        for name in sorted(addresses)
+        for name in sorted(names)
     )
+
+
+def field(release: str, name: str) -> str:
+    """A field of a Release file; empty when it has none."""
+    begin = f"{name}: "
+    lines = (line for line in release.splitlines() if line.startswith(begin))
+    return next(lines, begin).removeprefix(begin)
 
 
 def date_of(release: str) -> str:
     """The date in a Release file, as `20261121T081500Z`."""
-    line = next(line for line in release.splitlines() if line.startswith("Date: "))
-    date = parsedate_to_datetime(line.removeprefix("Date: ").replace(" UTC", " +0000"))
+    date = parsedate_to_datetime(field(release, "Date").replace(" UTC", " +0000"))
     return date.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")

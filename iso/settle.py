@@ -20,7 +20,9 @@ LEFT_BEHIND = (
     "etc/.pwd.lock",
     "etc/apt/sources.list",
     "etc/apt/sources.list.d/0000*",
+    "var/cache/apt/archives/*",
     "var/cache/debconf/*-old",
+    "var/lib/apt/lists/*",
     "var/lib/dpkg/*-old",
     "var/lib/dpkg/lock*",
     "var/lib/dpkg/triggers/Lock",
@@ -43,7 +45,8 @@ def settle(root: Path, packages: Sequence[Package], asked: Sequence[str]) -> Non
     """
     for pattern in LEFT_BEHIND:
         for path in root.glob(pattern):
-            path.unlink()
+            # apt makes its own folders again, for whichever user fetches.
+            path.rmdir() if path.is_dir() else path.unlink()
     write_sources(root)
     automatic = sorted({one.name for one in packages} - set(asked) - {"apt"})
     states = root / "var/lib/apt/extended_states"

@@ -127,10 +127,11 @@ def build(
     partial = folder.with_suffix(".partial")
     for old in (partial, folder):
         remove(old)
-    (partial / "archive").mkdir(parents=True)
     packages = lock.of(recipe.name)
     start = time.monotonic()
-    with step(f"Build the {recipe.name} tree ({len(packages)} packages)") as shown:
+    title = f"Build the {recipe.name} tree ({len(packages)} packages)"
+    with plain_modes(), step(title) as shown:
+        (partial / "archive").mkdir(parents=True)
         lay_out(partial / "archive", packages, cache)
         install(partial, packages, lock.epoch, folder.with_suffix(".log"), shown, tools)
         remove(partial / "archive")
@@ -143,6 +144,16 @@ def build(
         write_atomic(partial / BUILT, json.dumps(facts).encode())
         run(["sync", "-f", partial], timeout=300)
         os.replace(partial, folder)
+
+
+@contextmanager
+def plain_modes() -> Iterator[None]:
+    """Make files that everybody may read, whatever this process was started with."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def install(
