@@ -1,4 +1,4 @@
-"""The program that installs ppn on nodes and in images, run here for real in a folder of its own."""
+"""The program that installs ppn on nodes and in images, run here for real in its own folder."""
 
 from __future__ import annotations
 
