@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.operations.installing import Target
+from tests.installing import Target
 
 
 @pytest.fixture
