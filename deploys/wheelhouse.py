@@ -165,7 +165,7 @@ def requirements() -> str:
         raise WheelhouseError(f"{uv.relative_to(CHECKOUT)} is missing", hint="run scripts/setup")
     # Nothing in it may depend on this machine: it names the layer.
     plain = ["--no-header", "--no-annotate"]
-    export = [uv, "export", "-q", "--frozen", "--no-dev", "--no-emit-project", *plain]
+    export = [str(uv), "export", "-q", "--frozen", "--no-dev", "--no-emit-project", *plain]
     return run(export, timeout=120, cwd=CHECKOUT).stdout
 
 

@@ -56,5 +56,5 @@ def copy_in(root: Path, name: str, layer: Layer) -> None:
 def install(root: Path, *words: str) -> None:
     """Run the installer inside the root."""
     program = INSTALLER.read_text(encoding="utf-8")
-    argv = ["chroot", root, "/bin/sh", "-c", program, "ppn-install", FOLDER, *words]
+    argv = ["chroot", str(root), "/bin/sh", "-c", program, "ppn-install", FOLDER, *words]
     run(argv, timeout=INSTALL_SECONDS)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploys.wheelhouse import Wheelhouse, wheelhouse
-from iso.root import PYTHON_OF_DEBIAN, RELEASE
+from deploys.wheelhouse import PYTHON_OF_DEBIAN, Wheelhouse, wheelhouse
+from iso.root import RELEASE
 from iso.software import put_dependencies, put_release
 from lab.image import node_image
 from ppn import __version__
