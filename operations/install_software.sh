@@ -31,7 +31,7 @@ unpack() {
   # Now, for services run as users who may not write here. Without times, so that an image of it is
   # the same bytes each time; lexers and styles are many, and hardly any is ever read.
   "$python" -I -B -m compileall -q --invalidation-mode unchecked-hash \
-    -x 'pygments/(lexers|styles)/' "$2"
+    -x 'pygments/(lexers|styles)/' "$2" >&2
 }
 
 # The mark comes last, when all the rest is on the disk: nothing without it is ever used.
