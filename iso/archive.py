@@ -21,6 +21,7 @@ from ppn.errors import PpnError
 from ppn.run import run
 
 ARCHITECTURE = "amd64"
+RELEASE = "13"
 SUITE = "trixie"
 SUITES = {"debian": (SUITE, f"{SUITE}-updates"), "debian-security": (f"{SUITE}-security",)}
 SETTINGS = {"debian": "PPN_MIRROR", "debian-security": "PPN_SECURITY_MIRROR"}

@@ -8,12 +8,8 @@ shift
 mount --make-rprivate /
 echo localhost >/proc/sys/kernel/hostname
 here=$(mktemp -d /tmp/ppn-tools.XXXXXX)
-leave() {
-	umount --lazy "$here"
-	rmdir "$here"
-}
 mount -t tmpfs -o mode=0755 ppn "$here"
-trap leave EXIT
+trap 'umount --lazy "$here"; rmdir "$here"' EXIT
 mkdir "$here/tree" "$here/upper" "$here/work" "$here/root"
 # Bound to a plain name: a colon or comma in the tree's own would mean something to the overlay.
 mount --bind "$tree" "$here/tree"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 from deploys.wheelhouse import for_node
 from iso.archive import mirrors
 from iso.cache import Cache, CacheUnusable, File
-from iso.lock import Lock, Package, Wheel
-from iso.wheels import PYTHON
+from iso.lock import Lock, LockUnusable, Package, Wheel
+from iso.wheels import PYTHON, node_wheels
+from lab.steps import step
 from ppn.errors import PpnError
 from ppn.run import run
 
@@ -255,6 +257,32 @@ def fetch_wheels(
             draft = cache.draft(files[wheel.file])
             draft.write_bytes(came.read_bytes())
             cache.keep(draft, files[wheel.file])
+
+
+def lay_wheels(lock: Lock, cache: Cache, folder: Path, *, offline: bool) -> None:
+    """Put every locked wheel into a folder, under its own name, as pip wants them.
+
+    Args:
+        lock: the wheels.
+        cache: has them, or will.
+        folder: where they go.
+        offline: open no connection.
+
+    Raises:
+        LockUnusable: `uv.lock` has other ones by now.
+        CacheUnusable: one is missing or wrong.
+        CommandFailed: one cannot be had.
+    """
+    if set(lock.wheels) != set(node_wheels()):
+        raise LockUnusable(
+            "the lock of wheels was made before uv.lock changed",
+            code="lock_stale",
+            hint="run `scripts/iso lock`, look at what changed, commit it",
+        )
+    with step(f"Fetch {len(lock.wheels)} wheels") as shown:
+        fetch_wheels(lock.wheels, cache, shown.detail, offline=offline)
+    for wheel in lock.wheels:
+        shutil.copyfile(cache.path(wheel.sha256), folder / wheel.file)
 
 
 def requirement(wheel: Wheel) -> str:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploys.wheelhouse import dependencies_digest
 from iso.archive import SUITE
 from iso.cache import hash_of
 from iso.lock import Lock
 
 HERE = Path(__file__).parent
 # Raise it when another tree is made of the same inputs.
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Recipe:
         packages: Debian packages that are asked for; what they need comes with them.
         tree: folder whose files are laid over the root at the end.
         disabled: patterns of units that Debian enables and this root does not.
+        python: lays in the packages that ppn needs on this Python; None for a root without ppn.
     """
 
     name: str
     packages: tuple[str, ...]
     tree: Path | None = None
     disabled: tuple[str, ...] = ()
+    python: str | None = None
 
     def digest(self, lock: Lock) -> str:
         """A short hash of everything that shapes the result.
@@ -42,6 +45,8 @@ class Recipe:
         parts = [str(RECIPE_VERSION), SUITE, self.name, str(lock.epoch)]
         parts += [*self.packages, "", *self.disabled, ""]
         parts += [one.sha256 for one in lock.of(self.name)]
+        if self.python is not None:
+            parts.append(dependencies_digest(self.python))
         for path in files_below(self.tree):
             kind = os.readlink(path) if path.is_symlink() else hash_of(path)
             mode = "x" if not path.is_symlink() and path.stat().st_mode & 0o100 else "-"

@@ -6,13 +6,19 @@ The lab boots it as containers and machines; the installer image will carry the 
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from deploys.wheelhouse import dependencies_layer
 from iso.cache import Cache
+from iso.fetch import lay_wheels
 from iso.lock import Lock
 from iso.recipe import HERE, Recipe, files_below, read_packages
+from iso.software import put_dependencies
 from iso.tools import tools_recipe, tools_tree
 from iso.trees import ensure, kept
+from iso.wheels import PYTHON
 
 LAB = HERE.parent / "lab"
 # Born on each machine, or copied in from the machine that builds.
@@ -36,7 +42,17 @@ def node_recipe() -> Recipe:
         packages=read_packages(HERE / "node-packages.txt"),
         tree=HERE / "node",
         # Onboarding turns on what a node's role needs, so that a plain node runs nothing extra.
-        disabled=("libvirt*", "virtlog*", "apt-daily*", "fstrim*", "getty@tty1*", "e2scrub*"),
+        disabled=(
+            "libvirt*",
+            "virtlog*",
+            "apt-daily*",
+            "fstrim*",
+            "getty@tty1*",
+            "e2scrub*",
+            # The installer turns it on where a node finds its name servers by itself.
+            "systemd-resolved*",
+        ),
+        python=PYTHON,
     )
 
 
@@ -84,20 +100,28 @@ def root_of(recipe: Recipe, lock: Lock, cache: Cache, *, offline: bool = False) 
     known = kept(recipe, lock, cache)
     if known is None:
         tools = tools_tree(lock, cache, offline=offline)
-        known = ensure(recipe, lock, cache, tools=tools, finish=customise, offline=offline)
+        with TemporaryDirectory(prefix="ppn-wheels-") as wheels:
+            if recipe.python is not None:
+                lay_wheels(lock, cache, Path(wheels), offline=offline)
+            finish = partial(customise, wheels=Path(wheels))
+            known = ensure(recipe, lock, cache, tools=tools, finish=finish, offline=offline)
     return known / "root"
 
 
-def customise(root: Path, recipe: Recipe) -> None:
+def customise(root: Path, recipe: Recipe, wheels: Path | None = None) -> None:
     """Turn a fresh root into an image: no identity, no caches, our files laid over it.
 
     Args:
         root: the root file system.
         recipe: whose files and units.
+        wheels: a folder with the locked wheels, for a root with ppn.
 
     Raises:
         OSError: the root cannot be changed.
+        CommandFailed: a package ppn needs cannot be had, or not be laid in.
     """
+    if recipe.python is not None:
+        put_dependencies(root, dependencies_layer(recipe.python, wheels))
     for pattern in NEVER_IN_AN_IMAGE:
         for path in root.glob(pattern):
             if path.is_symlink() or path.is_file():

@@ -12,11 +12,12 @@ from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from deploys.wheelhouse import CHECKOUT, PLATFORMS
+from deploys.wheelhouse import CHECKOUT, PLATFORMS, PYTHON_OF_DEBIAN
+from iso.archive import RELEASE
 from iso.lock import LockUnusable, Wheel
 from ppn.run import run
 
-PYTHON = "3.13"
+PYTHON = PYTHON_OF_DEBIAN[RELEASE]
 EXPORT_SECONDS = 120
 # Older names of the oldest platform; pip takes them for it too.
 ALSO = {

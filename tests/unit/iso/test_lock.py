@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from iso.lock import LOCK_FILE, Archive, Lock, LockUnusable, Package, Tree, changes, parse
 from iso.refresh import differs
 from iso.root import recipes
+from iso.wheels import node_wheels
 from tests.unit.iso.locks import LOCK, package, sha256
 
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789+.-", min_size=1, max_size=12).filter(
@@ -134,6 +135,11 @@ def test_the_committed_lock_is_about_the_committed_lists() -> None:
     for recipe in recipes():
         lock.check(recipe.name, recipe.packages)
         assert {*recipe.packages} <= {one.name for one in lock.of(recipe.name)}
+
+
+def test_the_committed_lock_is_about_the_committed_wheels() -> None:
+    """ISO-02: whoever changes uv.lock refreshes this lock too."""
+    assert Lock.read().wheels == node_wheels()
 
 
 def test_the_committed_lock_names_no_host() -> None:

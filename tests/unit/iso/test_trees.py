@@ -47,12 +47,13 @@ def test_image_name_follows_its_inputs(tmp_path: Path) -> None:
         replace(recipe, name="y").digest(LOCK),
     }
     others.add(replace(recipe, disabled=("a*",)).digest(LOCK))
+    others.add(replace(recipe, python="3.13").digest(LOCK))
     others.add(recipe.digest(replace(LOCK, packages=LOCK.packages[1:])))
     (tmp_path / "etc/motd").write_text("b")
     others.add(recipe.digest(LOCK))
     (tmp_path / "etc/motd").chmod(0o755)
     others.add(recipe.digest(LOCK))
-    assert len(others | {first}) == 7
+    assert len(others | {first}) == 8
 
 
 def test_image_has_no_identity(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_image_has_no_identity(tmp_path: Path) -> None:
     enabled = tmp_path / "etc/systemd/system/sockets.target.wants"
     enabled.mkdir(parents=True)
     (enabled / "libvirtd.socket").symlink_to("/usr/lib/systemd/system/libvirtd.socket")
-    customise(tmp_path, node_recipe())
+    customise(tmp_path, replace(node_recipe(), python=None))
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert not {"etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf"} & left
     assert (tmp_path / "etc/machine-id").read_bytes() == b""
