@@ -32,7 +32,7 @@ from lab.paths import LabPaths
 from operations import nftables, wireguard
 from operations.certificates import trust_bundle
 from operations.files import File
-from operations.software import MARKER, SCRIPT
+from operations.software import COMMAND, FOLDER, INSTALLER, MARKER
 from ppn.fleet.settings import PATH as FLEET_SETTINGS
 from ppn.host.model import DiskPool, Topology
 from ppn.host.proxy.settings import PATH as PROXY_SETTINGS
@@ -61,7 +61,7 @@ def ansible_inventory(lab: LabPaths, folder: Path) -> Variables:
     """
     nodes = lab_nodes(lab)
     wheels = wheelhouse(PYTHON_OF_DEBIAN[NODE_RELEASE])
-    (folder / "install-ppn").write_text(f"#!/bin/sh\n{SCRIPT}\n", encoding="utf-8")
+    (folder / "install-ppn").write_text(INSTALLER, encoding="utf-8")
     pool, _ = pool_from_data(next(iter(nodes.values())), nodes)
     registry = load(lab.peer_registry)
     hosts = {
@@ -115,10 +115,14 @@ def common(wheels: Wheelhouse, folder: Path) -> Variables:
     return {
         "releases": list(PYTHON_OF_DEBIAN),
         "software": {
-            "digest": wheels.digest,
-            "archive": str(wheels.archive),
+            "digest": wheels.release.digest,
+            "archives": {
+                f"dependencies-{wheels.dependencies.digest}": str(wheels.dependencies.archive),
+                f"venv-{wheels.release.digest}": str(wheels.release.archive),
+            },
             "marker": MARKER,
             "script": str(folder / "install-ppn"),
+            "words": f"{FOLDER} {wheels.dependencies.digest} {wheels.release.digest} {COMMAND}",
         },
     }
 

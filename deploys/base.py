@@ -7,7 +7,7 @@ from pyinfra.api import deploy
 from deploys.wheelhouse import Wheelhouse
 from operations import packages, software, users
 
-PACKAGES = ["python3", "python3-venv", "util-linux"]
+PACKAGES = ["python3", "util-linux"]
 USERS = ["ppn-mesh"]
 
 
@@ -20,4 +20,10 @@ def base(wheels: Wheelhouse) -> None:
     """
     packages.installed(name="Packages of every node", packages=PACKAGES)
     users.system(name="Users of the services", users=USERS)
-    software.installed(name="ppn", archive=str(wheels.archive), digest=wheels.digest)
+    software.installed(
+        name="ppn",
+        archive=str(wheels.release.archive),
+        digest=wheels.release.digest,
+        dependencies=str(wheels.dependencies.archive),
+        dependencies_digest=wheels.dependencies.digest,
+    )

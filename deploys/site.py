@@ -25,26 +25,27 @@ from ppn.inventory import TENANT_PROXY
 declared = declared_pool()
 node = admitted(declared)
 if node is not None:
+    installed = marker(node.wheels.release.digest)
     base(wheels=node.wheels)
 if node is not None and not declared.outside_mesh:
-    mesh(pool=declared.pool, installed=marker(node.wheels.digest), services=SERVICES)
+    mesh(pool=declared.pool, installed=installed, services=SERVICES)
     if {"controller", "hypervisor", TENANT_PROXY} & set(host.data.roles):
         certificates(pool=declared.pool)
     if "controller" in host.data.roles:
-        fleet_controller.fleet_controller(pool=declared.pool, installed=marker(node.wheels.digest))
+        fleet_controller.fleet_controller(pool=declared.pool, installed=installed)
         reconciliation(pool=declared.pool)
     if witness.ROLE in host.data.roles:
-        witness.witness(pool=declared.pool, installed=marker(node.wheels.digest))
+        witness.witness(pool=declared.pool, installed=installed)
     if TENANT_PROXY in host.data.roles:
-        tenant_proxy(pool=declared.pool, installed=marker(node.wheels.digest))
+        tenant_proxy(pool=declared.pool, installed=installed)
 if node is not None and "hypervisor" in host.data.roles:
     hypervisor(
         declaration=node.declaration,
         hardware=node.hardware,
         folders=host.data.get("images", {}),
-        installed=marker(node.wheels.digest),
+        installed=installed,
     )
     if not declared.outside_mesh:
-        host_agent(pool=declared.pool, installed=marker(node.wheels.digest))
-        node_proxy.node_proxy(pool=declared.pool, installed=marker(node.wheels.digest))
+        host_agent(pool=declared.pool, installed=installed)
+        node_proxy.node_proxy(pool=declared.pool, installed=installed)
     vms(declaration=node.declaration, wanted=declared.ledger)

@@ -1,12 +1,13 @@
-"""The node software as one archive: ppn and every dependency, installed from wheels locked by hash.
+"""The node software as two archives: the packages locked by hash, and ppn's own code.
 
 Unpacked on the operator's machine, once for each lock and source tree, so that a node needs no
-network and no pip: it gets a folder for its virtual environment.
+network and no pip. The packages change seldom: nodes keep them, and get what ppn changed alone.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import gzip
 import hashlib
 import io
@@ -15,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,8 @@ REQUIREMENTS = "requirements.txt"
 CHECKOUT = Path(__file__).resolve().parent.parent
 PYTHON_OF_DEBIAN = {"12": "3.11", "13": "3.13"}
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64", "manylinux_2_34_x86_64")
+# Raise it when the same wheels become another layer on a node.
+LAYER_VERSION = 1
 
 _one_at_a_time = threading.Lock()
 
@@ -37,33 +41,79 @@ class WheelhouseError(PpnError):
 
 
 @dataclass(frozen=True)
-class Wheelhouse:
-    """An archive of installed wheels; `digest` names its content and is what a node records."""
+class Layer:
+    """Files for a node as one archive; `digest` names its content and is what a node records."""
 
     archive: Path
     digest: str
 
 
+@dataclass(frozen=True)
+class Wheelhouse:
+    """All a node needs of ppn.
+
+    Args:
+        dependencies: the locked third-party packages.
+        release: ppn's own code; its digest stands for the packages too.
+    """
+
+    dependencies: Layer
+    release: Layer
+
+
 def wheelhouse(python: str) -> Wheelhouse:
-    """The archive for nodes with a given Python; built if the cache has none.
+    """The software for nodes with a given Python; built if the cache has none.
 
     Args:
         python: the node's Python, for example `3.13`.
 
     Raises:
         WheelhouseError: uv is missing.
-        CommandFailed: a locked wheel cannot be had, or ppn's own cannot be built.
+        CommandFailed: a locked wheel cannot be had.
     """
+    return Wheelhouse(dependencies_layer(python), release_layer(python))
+
+
+def dependencies_layer(python: str, wheels: Path | None = None) -> Layer:
+    """The locked packages for a node's Python.
+
+    Args:
+        python: the node's Python, for example `3.13`.
+        wheels: a folder with every locked wheel; without it they are fetched, the one step that
+            needs a network.
+
+    Raises:
+        WheelhouseError: uv is missing.
+        CommandFailed: a locked wheel cannot be had, or is not the one that was locked.
+    """
+    digest = dependencies_digest(python)
+    return kept(f"dependencies-{digest}", digest, lambda: build_dependencies(python, wheels))
+
+
+def release_layer(python: str) -> Layer:
+    """ppn's own code for a node's Python, to lie over the layer of its packages.
+
+    Args:
+        python: the node's Python, for example `3.13`.
+
+    Raises:
+        WheelhouseError: uv is missing.
+    """
+    digest = release_digest(python)
+    return kept(f"release-{digest}", digest, lambda: pack(own_files()))
+
+
+def kept(name: str, digest: str, build: Callable[[], bytes]) -> Layer:
+    """An archive of the cache, built when it has none of this name."""
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    digest = source_digest(python)
-    archive = folder / f"{digest}.tar.gz"
+    archive = folder / f"{name}.tar.gz"
     # The file lock is for other processes; waiting for it inside this one would stop every host.
     with _one_at_a_time, (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
-            write_atomic(archive, build(python))
-    return Wheelhouse(archive, digest)
+            write_atomic(archive, build())
+    return Layer(archive, digest)
 
 
 def cache_folder() -> Path:
@@ -72,48 +122,71 @@ def cache_folder() -> Path:
     return Path(base) / "wheelhouse"
 
 
-def source_digest(python: str) -> str:
-    """A name for everything that decides what the archive holds."""
-    digest = hashlib.sha256(python.encode())
-    sources = sorted(path for path in (CHECKOUT / "ppn").rglob("*") if is_source(path))
-    for path in [CHECKOUT / "uv.lock", CHECKOUT / "pyproject.toml", Path(__file__), *sources]:
-        digest.update(f"\0{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
+def dependencies_digest(python: str) -> str:
+    """A name for everything that decides what the layer of packages holds."""
+    parts = (python, str(LAYER_VERSION), requirements())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+def release_digest(python: str) -> str:
+    """A name for everything that decides which software a node runs."""
+    digest = hashlib.sha256(dependencies_digest(python).encode())
+    installer = CHECKOUT / "operations" / "install_software.sh"
+    files = {str(installer.relative_to(CHECKOUT)): installer, **own_files()}
+    for name, path in files.items():
+        digest.update(f"\0{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:20]
 
 
-def is_source(path: Path) -> bool:
-    """Whether a path is part of the wheel, and not what Python left beside it."""
-    return path.is_file() and "__pycache__" not in path.parts
+def own_files() -> dict[str, Path]:
+    """ppn's own files by their place among a node's packages."""
+    return files_of(CHECKOUT / "ppn", CHECKOUT)
 
 
-def build(python: str) -> bytes:
-    """The site-packages folder of a node, as the bytes of a compressed tar archive."""
-    locked = dependencies(python)
+def files_of(folder: Path, above: Path) -> dict[str, Path]:
+    """The files below a folder by their place below another, sorted, without what Python left."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(above).as_posix(): path
+        for path in sorted(found)
+        if "__pycache__" not in path.parts
+    }
+
+
+@functools.cache
+def requirements() -> str:
+    """What is locked for nodes, by name, version and hash, as pip reads it.
+
+    Raises:
+        WheelhouseError: uv is missing.
+    """
+    uv = CHECKOUT / ".tools" / "uv" / "bin" / "uv"
+    if not uv.exists():
+        raise WheelhouseError(f"{uv.relative_to(CHECKOUT)} is missing", hint="run scripts/setup")
+    # Nothing in it may depend on this machine: it names the layer.
+    plain = ["--no-header", "--no-annotate"]
+    export = [str(uv), "export", "-q", "--frozen", "--no-dev", "--no-emit-project", *plain]
+    return run(export, timeout=120, cwd=CHECKOUT).stdout
+
+
+def build_dependencies(python: str, wheels: Path | None) -> bytes:
+    """The layer of packages, from wheels whose hashes are the locked ones."""
+    source = wheels or fetched(python)
     with tempfile.TemporaryDirectory(prefix="ppn-software-") as name:
         folder = Path(name)
-        run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
-            timeout=300,
-            cwd=CHECKOUT,
-        )
-        wheel = next(folder.glob("ppn-*.whl"))
-        own = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        requirements = (locked / REQUIREMENTS).read_text(encoding="utf-8")
-        (folder / REQUIREMENTS).write_text(
-            f"{requirements}./{wheel.name} --hash=sha256:{own}\n", encoding="utf-8"
-        )
-        run(install_command(python, locked, folder), timeout=300, cwd=folder)
-        return pack(folder / "site")
+        (folder / REQUIREMENTS).write_text(requirements(), encoding="utf-8")
+        run(install_command(python, source, folder), timeout=300, cwd=folder)
+        return pack(files_of(folder / "site", folder / "site"))
 
 
-def install_command(python: str, locked: Path, folder: Path) -> list[str | Path]:
-    """The call that unpacks the locked wheels and ppn's own for a node's Python."""
+def install_command(python: str, wheels: Path, folder: Path) -> list[str | Path]:
+    """The call that unpacks the locked wheels for a node's Python."""
     # fmt: off
     return [
         sys.executable, "-m", "pip", "install", "-q",
         "--disable-pip-version-check",
         "--no-index",
-        "--find-links", locked,
+        "--find-links", wheels,
         "--no-deps",
         "--no-compile",
         *for_node(python),
@@ -136,32 +209,15 @@ def for_node(python: str) -> list[str]:
     ]
 
 
-def dependencies(python: str) -> Path:
-    """A folder with every locked wheel for a node's Python; the one step that needs a network.
-
-    Args:
-        python: the node's Python, for example `3.13`.
-
-    Raises:
-        WheelhouseError: uv is missing.
-        CommandFailed: a locked wheel cannot be had.
-    """
-    lock = hashlib.sha256(python.encode() + (CHECKOUT / "uv.lock").read_bytes()).hexdigest()
-    folder = cache_folder() / f"locked-{lock[:20]}"
+def fetched(python: str) -> Path:
+    """A folder with every locked wheel for a node's Python, from the network or an earlier time."""
+    folder = cache_folder() / f"locked-{dependencies_digest(python)}"
     if folder.is_dir():
         return folder
-    uv = CHECKOUT / ".tools" / "uv" / "bin" / "uv"
-    if not uv.exists():
-        raise WheelhouseError(f"{uv.relative_to(CHECKOUT)} is missing", hint="run scripts/setup")
-    cache_folder().mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".locked-", dir=cache_folder()))
-    requirements = staging / REQUIREMENTS
-    run(
-        [uv, "export", "-q", "--frozen", "--no-dev", "--no-emit-project", "-o", requirements],
-        timeout=120,
-        cwd=CHECKOUT,
-    )
-    run(download_command(python, requirements, staging), timeout=900, cwd=CHECKOUT)
+    listed = staging / REQUIREMENTS
+    listed.write_text(requirements(), encoding="utf-8")
+    run(download_command(python, listed, staging), timeout=900, cwd=CHECKOUT)
     staging.rename(folder)
     return folder
 
@@ -179,16 +235,15 @@ def download_command(python: str, requirements: Path, folder: Path) -> list[str 
     # fmt: on
 
 
-def pack(folder: Path) -> bytes:
-    """A folder as a compressed tar archive that depends on names and contents alone."""
+def pack(files: Mapping[str, Path]) -> bytes:
+    """Files as a compressed tar archive that depends on names and contents alone."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        # pip's own scripts name the interpreter of this machine; the node gets its own.
-        for path in sorted(path for path in folder.rglob("*") if is_source(path)):
-            name = path.relative_to(folder)
-            if name.parts[0] == "bin" or name.name in ("RECORD", "direct_url.json"):
+        for name, path in files.items():
+            # pip's own scripts name the interpreter of this machine; nodes need none of them.
+            if name.startswith("bin/") or path.name in ("RECORD", "direct_url.json"):
                 continue
-            entry = tarfile.TarInfo(str(name))
+            entry = tarfile.TarInfo(name)
             content = path.read_bytes()
             entry.size = len(content)
             entry.mode = 0o644

@@ -54,8 +54,23 @@ class NodePlatform(FactBase[Platform | None]):
         return Platform(*fields)
 
 
-class InstalledSoftware(FactBase[str | None]):
-    """The digest of the wheelhouse a node's software was installed from; empty when none.
+@dataclass(frozen=True)
+class Software:
+    """Which software of ppn a node has.
+
+    Args:
+        release: the digest of the build in use; empty when none is.
+        dependencies: the digests of the layers of packages that are whole.
+        free_mib: room left where they are kept, in MiB.
+    """
+
+    release: str
+    dependencies: frozenset[str]
+    free_mib: int
+
+
+class InstalledSoftware(FactBase[Software | None]):
+    """The build of ppn a node runs, and the layers of packages it has.
 
     Example:
         `host.get_fact(InstalledSoftware)`
@@ -63,13 +78,26 @@ class InstalledSoftware(FactBase[str | None]):
 
     @override
     @staticmethod
-    def default() -> str | None:
+    def default() -> Software | None:
         return None
 
     @override
     def command(self) -> str:
-        return "echo start; ! test -e /opt/ppn/venv/INSTALLED || cat /opt/ppn/venv/INSTALLED"
+        return (
+            "folder=/opt/ppn; test -d $folder || folder=/opt; stat -f -c '%a %S' $folder || exit 1;"
+            " for mark in /opt/ppn/venv/INSTALLED /opt/ppn/dependencies-*/INSTALLED; do"
+            ' test -e "$mark" || continue; digest=$(cat "$mark") || exit 1;'
+            ' echo "$mark $digest"; done'
+        )
 
     @override
-    def process(self, output: list[str]) -> str | None:
-        return "".join(output[1:]).strip()
+    def process(self, output: list[str]) -> Software | None:
+        try:
+            blocks, size = (int(word) for word in output[0].split())
+        except ValueError as error:
+            raise FactProcessError(f"unexpected free space: {output[0]!r}") from error
+        # A mark that a power cut left empty marks nothing.
+        marks = {line.partition(" ")[0]: line.partition(" ")[2] for line in output[1:]}
+        release = marks.pop("/opt/ppn/venv/INSTALLED", "")
+        whole = {digest for mark, digest in marks.items() if f"/dependencies-{digest}/" in mark}
+        return Software(release, frozenset(whole), blocks * size // 2**20)

@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies_digest, dependencies_layer
+from iso.software import put_dependencies
+
 HERE = Path(__file__).parent
 # Raise it when `command` or `customise` changes what they make of the same inputs.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 SUITE = "trixie"
+RELEASE = "13"
 
 DPKG_EXCLUDED = (
     "/usr/share/man/*",
@@ -47,16 +51,20 @@ class Recipe:
         packages: Debian packages beside the minimal set.
         tree: folder whose files are laid over the root at the end.
         disabled: patterns of units that Debian enables and this root does not.
+        python: lays in the packages that ppn needs on this Python; None for a root without ppn.
     """
 
     name: str
     packages: tuple[str, ...]
     tree: Path | None = None
     disabled: tuple[str, ...] = ()
+    python: str | None = None
 
     def digest(self) -> str:
         """A short hash of everything that shapes the result, the archive's state aside."""
         parts = [str(RECIPE_VERSION), SUITE, self.name, *self.packages, "", *self.disabled]
+        if self.python is not None:
+            parts.append(dependencies_digest(self.python))
         for path in files_below(self.tree):
             kind = os.readlink(path) if path.is_symlink() else hash_of(path)
             mode = "x" if not path.is_symlink() and path.stat().st_mode & 0o100 else "-"
@@ -91,6 +99,7 @@ def node_recipe() -> Recipe:
         tree=HERE / "node",
         # Onboarding turns on what a node's role needs, so that a plain node runs nothing extra.
         disabled=("libvirt*", "virtlog*", "apt-daily*", "fstrim*", "getty@tty1*", "e2scrub*"),
+        python=PYTHON_OF_DEBIAN[RELEASE],
     )
 
 
@@ -109,7 +118,10 @@ def customise(root: Path, recipe: Recipe) -> None:
 
     Raises:
         OSError: the root cannot be changed.
+        CommandFailed: a package ppn needs cannot be had, or not be laid in.
     """
+    if recipe.python is not None:
+        put_dependencies(root, dependencies_layer(recipe.python))
     for pattern in NEVER_IN_AN_IMAGE:
         for path in root.glob(pattern):
             if path.is_symlink() or path.is_file():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies
+from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies_layer
 from lab import customer, node_container, node_vm, ssh, wiring
 from lab.errors import LabError
 from lab.guest import cached
@@ -156,7 +156,7 @@ def prepare(lab: LabPaths, kind: Kind | None) -> Settings:
         node_vm.ensure_boot_files(image)
     # Now, for the operator's place in the lab has no way out to any network.
     with step("Fetch the locked wheels of the node software"):
-        dependencies(PYTHON_OF_DEBIAN[NODE_RELEASE])
+        dependencies_layer(PYTHON_OF_DEBIAN[NODE_RELEASE])
     need_space(lab.state_dir, STATE_NEEDS_MIB, "a lab's state")
     make_people_files(lab)
     if present is None:

@@ -10,7 +10,7 @@ from facts.hardware import NodeHardware
 from facts.host_state import Hypervisor, HypervisorState
 from facts.images import ImageDigests
 from facts.packages import Installed
-from facts.software import NodePlatform
+from facts.software import InstalledSoftware, NodePlatform, Software
 from facts.systemd import UnitStatuses
 from facts.users import KnownUsers
 
@@ -78,6 +78,19 @@ def test_platform() -> None:
     assert (platform.distribution, platform.release) == ("debian", "13")
     with pytest.raises(FactProcessError):
         NodePlatform().process(["debian"])
+
+
+def test_software_with_a_layer_that_a_power_cut_left() -> None:
+    fact = InstalledSoftware()
+    marks = [
+        "/opt/ppn/venv/INSTALLED 5f0c",
+        "/opt/ppn/dependencies-77ab/INSTALLED 77ab",
+        "/opt/ppn/dependencies-91cd/INSTALLED ",
+    ]
+    assert fact.process(["2560 4096", *marks]) == Software("5f0c", frozenset({"77ab"}), 10)
+    assert fact.process(["2560 4096"]) == Software("", frozenset(), 10)
+    with pytest.raises(FactProcessError):
+        fact.process(["stat: cannot read"])
 
 
 def test_hardware_with_two_sockets() -> None:

@@ -107,11 +107,12 @@ def test_image_name_follows_its_inputs(tmp_path: Path) -> None:
     assert recipe.digest() == first
     others = {replace(recipe, packages=("dash",)).digest(), replace(recipe, name="y").digest()}
     others.add(replace(recipe, disabled=("a*",)).digest())
+    others.add(replace(recipe, python="3.13").digest())
     (tmp_path / "etc/motd").write_text("b")
     others.add(recipe.digest())
     (tmp_path / "etc/motd").chmod(0o755)
     others.add(recipe.digest())
-    assert len(others | {first}) == 6
+    assert len(others | {first}) == 7
 
 
 def test_image_has_no_identity(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_image_has_no_identity(tmp_path: Path) -> None:
     enabled = tmp_path / "etc/systemd/system/sockets.target.wants"
     enabled.mkdir(parents=True)
     (enabled / "libvirtd.socket").symlink_to("/usr/lib/systemd/system/libvirtd.socket")
-    customise(tmp_path, node_recipe())
+    customise(tmp_path, replace(node_recipe(), python=None))
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert not {"etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf"} & left
     assert (tmp_path / "etc/machine-id").read_bytes() == b""
