@@ -1,4 +1,4 @@
-"""A node's WireGuard interface as text: the file wg-quick reads, and what `wg syncconf` reads."""
+"""A node's WireGuard interface as text: the file wg-quick reads, and the path keeper's own."""
 
 from __future__ import annotations
 
@@ -132,31 +132,6 @@ def route(network: IPv4Network, interface: str) -> tuple[str, ...]:
 def joined(networks: Iterable[Network], separator: str = ",") -> str:
     """Networks as one text."""
     return separator.join(str(network) for network in networks)
-
-
-def sync_stream(stripped: str, private_key: str, allowed: Mapping[str, Iterable[Network]]) -> str:
-    """What `wg syncconf` is to read so that no live tunnel drops (MESH-06).
-
-    `wg syncconf` clears a private key that its input does not name, and takes back what the path
-    keeper moved; so both are put into the stream, which goes through a pipe.
-
-    Args:
-        stripped: what `wg-quick strip` prints for the conf file.
-        private_key: the content of the key file.
-        allowed: per public key what its tunnel is to own, the keeper's choices included.
-    """
-    lines = []
-    peer = ""
-    for line in stripped.splitlines():
-        key, _, value = (part.strip() for part in line.partition("="))
-        if key == "PublicKey":
-            peer = value
-        if key == "AllowedIPs" and peer in allowed:
-            line = f"AllowedIPs = {joined(allowed[peer])}"
-        lines.append(line)
-        if line.strip() == "[Interface]":
-            lines.append(f"PrivateKey = {private_key.strip()}")
-    return "\n".join(lines) + "\n"
 
 
 def keeper_config(interface: Interface) -> str:

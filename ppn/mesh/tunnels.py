@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 
+from ppn.mesh.changes import Conf, commands, owner_words, parse_conf, tunnel_words
 from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import Interface, Network
 from ppn.mesh.render import (
     addresses,
     applied_path,
     conf_path,
-    joined,
     key_path,
     parse_keeper_config,
     route,
-    sync_stream,
 )
 from ppn.run import run
 
@@ -79,22 +78,18 @@ def move(paths: MeshPaths, interface: Interface, direct: frozenset[str]) -> bool
     """
     with exclusive(paths):
         now = live(interface.interface)
-        wanted = interface.allowed_ips(direct)
-        words: list[str] = []
-        # Who gains comes first: its gain leaves the present owner in the same moment.
-        gains = sorted(wanted, key=lambda key: not set(wanted[key]) - now.get(key, frozenset()))
-        for key in gains:
-            if key in now and now[key] != set(wanted[key]):
-                words += ["peer", key, "allowed-ips", joined(wanted[key])]
-        if words:
-            run(["wg", "set", interface.interface, *words], timeout=SECONDS)
+        moved = owner_words(interface.allowed_ips(direct), now)
+        words = [words for key, words in moved.items() if key in now]
+        for command in commands(words):
+            run(["wg", "set", interface.interface, *command], timeout=SECONDS)
         return bool(words)
 
 
 def synchronise(paths: MeshPaths, interface: Interface) -> None:
     """Bring the live interface to its conf file without dropping a tunnel (MESH-04, MESH-06).
 
-    Peers on their direct path stay there. The private key goes through a pipe.
+    Peers on their direct path stay there. Not by `wg syncconf`: it names the port and the addresses
+    of all peers anew, and wireguard-go loses what arrives until it has opened its socket again.
 
     Raises:
         CommandFailed: the interface is gone, or the conf file is refused.
@@ -104,15 +99,26 @@ def synchronise(paths: MeshPaths, interface: Interface) -> None:
     with exclusive(paths):
         digest = hashlib.sha256(conf.read_bytes()).hexdigest()
         stripped = run(["wg-quick", "strip", str(conf)], timeout=SECONDS).stdout
-        allowed = interface.allowed_ips(interface.direct_in(live(name)))
-        stream = sync_stream(stripped, Path(key_path(name)).read_text(encoding="utf-8"), allowed)
-        run(["wg", "syncconf", name, "/dev/stdin"], input=stream, timeout=SECONDS)
+        set_tunnels(interface, parse_conf(stripped))
         _synchronise_addresses(interface)
         _synchronise_routes(interface)
         _synchronise_forwarding(interface)
         applied = Path(applied_path(name))
         applied.parent.mkdir(parents=True, exist_ok=True)
         applied.write_text(f"{digest}  -\n", encoding="utf-8")
+
+
+def set_tunnels(interface: Interface, conf: Conf) -> None:
+    """Give the live interface the key, port and peers of its conf file; what is right stays."""
+    name = interface.interface
+    now = live(name)
+    words = ["private-key", key_path(name)]
+    if int(run(["wg", "show", name, "listen-port"], timeout=SECONDS).stdout) != conf.port:
+        words += ["listen-port", str(conf.port)]
+    run(["wg", "set", name, *words], timeout=SECONDS)
+    moved = interface.allowed_ips(interface.direct_in(now))
+    for command in commands(tunnel_words(conf, moved, now)):
+        run(["wg", "set", name, *command], timeout=SECONDS)
 
 
 def _synchronise_addresses(interface: Interface) -> None:

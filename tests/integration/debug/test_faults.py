@@ -176,6 +176,9 @@ def test_tampered_ledger(pool: Pool, tmp_path: Path) -> None:
         found = cause(pool, "node", "server")
     finally:
         ledger.unlink()
+        wait_for(
+            "the alert to go", lambda: pool.ppn("fleet", "alerts", accept=(0, 7)).returncode == 0
+        )
     assert found["code"] == "ledger_tampered" and "entry 1" in found["evidence"][0]
 
 

@@ -117,12 +117,12 @@ def test_refused_detaches_change_nothing(node: Node) -> None:
     """DISK-01: with a stable code; a declaration alone still takes no data."""
     node.apply(state="stopped", disks=[DATA])
     before = node.state()
-    for words, code in (
-        (("web", "root"), "disk_root"),
-        (("web", "none"), "disk_unknown"),
-        (("other", "data"), "vm_unknown"),
+    for words, code, exit_code in (
+        (("web", "root"), "disk_root", 3),
+        (("web", "none"), "disk_unknown", 3),
+        (("other", "data"), "vm_unknown", 4),
     ):
-        failed = node.ppn("host", "detach", *words, "--json", accept=(3,))
+        failed = node.ppn("host", "detach", *words, "--json", accept=(exit_code,))
         assert json.loads(failed.stderr)["error"]["code"] == code
     assert node.refused(state="stopped")["code"] == "disk_undeclared"
     assert node.state().vms == before.vms

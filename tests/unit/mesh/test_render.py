@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-from ipaddress import IPv4Network
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.inventory import Pool
 from ppn.mesh.peers import interface_of
-from ppn.mesh.registry import Registry
-from ppn.mesh.render import ConfigDamaged, keeper_config, parse_keeper_config, sync_stream, wg_quick
-from tests.unit.mesh.pools import LAPTOP, SERVER, SMALL, key_of, pool, pools, registry_of
+from ppn.mesh.render import ConfigDamaged, keeper_config, parse_keeper_config, wg_quick
+from tests.unit.mesh.pools import SMALL, key_of, pools, registry_of
 
 LAPTOP_CONF = f"""\
 # Written by ppn from the inventory; changes made here are undone by the next run.
@@ -74,26 +69,3 @@ def test_keeper_config_reads_back(pool: Pool) -> None:
 def test_damaged_keeper_config(text: str) -> None:
     with pytest.raises(ConfigDamaged):
         parse_keeper_config(text)
-
-
-def test_stream_keeps_what_the_keeper_moved_and_names_the_key(tmp_path: Path) -> None:
-    """MESH-06: a peer on its direct path stays there."""
-    interface = interface_of(SMALL, registry_of(SMALL), "laptop")
-    conf = tmp_path / "ppn0.conf"
-    conf.write_text(wg_quick(interface))
-    conf.chmod(0o600)
-    stripped = subprocess.run(
-        ["wg-quick", "strip", str(conf)], capture_output=True, text=True, check=True, timeout=20
-    ).stdout
-    stream = sync_stream(stripped, "c2VjcmV0\n", interface.allowed_ips(frozenset({"server"})))
-    assert "[Interface]\nPrivateKey = c2VjcmV0\n" in stream
-    assert "AllowedIPs = 10.8.0.2/32,192.168.10.0/24,fd70:706e::2/128" in stream
-    assert "AllowedIPs = 10.8.0.0/24,fd70:706e::1/128" in stream
-    assert "Address" not in stream and "PostUp" not in stream
-
-
-def test_stream_of_a_node_without_peers() -> None:
-    interface = interface_of(pool(LAPTOP, SERVER), Registry(), "laptop")
-    assert interface.allowed_ips() == {}
-    assert interface.network == IPv4Network("10.8.0.0/24")
-    assert "[Peer]" not in sync_stream(wg_quick(interface), "k", {})
