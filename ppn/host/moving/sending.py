@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ppn.pool.tls import TlsFiles, client_context, identity_of
 from ppn.wire.model import CORRELATION_HEADER
 from ppn.wire.moving import CHUNK_BYTES, MANIFEST, Deliver, Delivered, Greet, Greeting
 from ppn.wire.problems import ProblemBody, error_of
-from ppn.wire.reading import TooLong, read_at_once
+from ppn.wire.reading import TooLong, read_body
 
 # The role of a node that runs VMs, in its certificate.
 HYPERVISOR = "hypervisor"
@@ -86,18 +87,21 @@ class Line:
     def __init__(self, target: Target, own: str, tls: TlsFiles, local: str | None) -> None:
         self._target = target
         self._own = own
-        transport = httpx.HTTPTransport(verify=client_context(tls), local_address=local)
-        self._client = httpx.Client(
+        transport = httpx.AsyncHTTPTransport(verify=client_context(tls), local_address=local)
+        self._client = httpx.AsyncClient(
             base_url=f"https://{IPv4Address(target.address)}:{target.port}/v1/vms/{target.vm}",
             transport=transport,
             timeout=httpx.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS),
             headers={CORRELATION_HEADER: target.correlation_id},
             trust_env=False,
         )
+        # A thread waits for each answer; a loop alone can end all of it, headers too, in time.
+        self._runner = asyncio.Runner()
 
     def close(self) -> None:
         """End it."""
-        self._client.close()
+        with self._runner as runner:
+            runner.run(self._client.aclose())
 
     def greet(self) -> Greeting:
         """How to seal, and what has come.
@@ -137,14 +141,12 @@ class Line:
             PpnError: the destination's own refusal or failure.
         """
         try:
-            with self._client.stream(
-                "POST", path, json=body.model_dump(mode="json", exclude={"operation", "vm"})
-            ) as answer:
-                self._check(answer)
-                content = read_at_once(answer, MOST_ANSWER_BYTES, CALL_SECONDS)
+            answer, content = self._runner.run(self._ask(path, body))
             if answer.is_success:
                 return kind.model_validate_json(content)
             problem = ProblemBody.model_validate_json(content)
+        except TimeoutError as error:
+            raise self._unreachable(f"no whole answer within {CALL_SECONDS:g} s") from error
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
         except TooLong as error:
@@ -152,6 +154,15 @@ class Line:
         except ValidationError as error:
             raise self._unreachable("its answer breaks the contract") from error
         raise error_of(problem)
+
+    async def _ask(self, path: str, body: BaseModel) -> tuple[httpx.Response, bytes]:
+        fields = body.model_dump(mode="json", exclude={"operation", "vm"})
+        async with (
+            asyncio.timeout(CALL_SECONDS),
+            self._client.stream("POST", path, json=fields) as answer,
+        ):
+            self._check(answer)
+            return answer, await read_body(answer, MOST_ANSWER_BYTES)
 
     def _check(self, answer: httpx.Response) -> None:
         """Its certificate is good for its address; it must name that hypervisor too."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.unit.moving.world import MOVE, VM
 TARGET = Target(VM, MOVE, "b", "10.8.0.3", 9204, "s" * 43, "test")
 
 
-class Endless(httpx.SyncByteStream):
+class Endless(httpx.AsyncByteStream):
     """An answer that never ends.
 
     Args:
@@ -30,9 +31,9 @@ class Endless(httpx.SyncByteStream):
         self.pause = pause
         self.taken = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         while self.taken < 1024:
-            time.sleep(self.pause)
+            await asyncio.sleep(self.pause)
             self.taken += 1
             yield b" " * (1024 if not self.pause else 1)
 
@@ -49,27 +50,50 @@ class Shown:
         return {}
 
 
-def line(stream: Endless, monkeypatch: pytest.MonkeyPatch) -> Line:
+def line(answer: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
     """A line to a node that answers so."""
-
-    def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, stream=stream, extensions={"network_stream": Shown()})
 
     def transport(**_: Any) -> httpx.MockTransport:
         return httpx.MockTransport(answer)
 
-    monkeypatch.setattr("httpx.HTTPTransport", transport)
+    monkeypatch.setattr("httpx.AsyncHTTPTransport", transport)
     monkeypatch.setattr(sending, "client_context", lambda _: None)
-    shown = Identity("b", frozenset(), frozenset(), 0.0)
+    monkeypatch.setattr(sending, "CALL_SECONDS", 0.2)
+    shown = Identity("b", frozenset({"hypervisor"}), frozenset(), 0.0)
     monkeypatch.setattr(sending, "identity_of", lambda _: shown)
     return Line(TARGET, "a", TlsFiles(Path(), Path(), Path()), None)
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.05])
-def test_an_answer_without_end_is_not_read(pause: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def refused(answer: Any, monkeypatch: pytest.MonkeyPatch) -> PpnError:
+    """Why a node that answers so cannot be sent to."""
+    with (
+        closing(line(answer, monkeypatch)) as made,
+        pytest.raises(PpnError) as caught,
+    ):
+        made.greet()
+    assert caught.value.code == "destination_unreachable"
+    return caught.value
+
+
+@pytest.mark.parametrize(("pause", "why"), [(0.0, "more than"), (0.05, "no whole answer")])
+def test_an_answer_without_end_is_not_read(
+    pause: float, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MIG-01: it would fill the agent's memory, or keep the VM from being called back."""
-    monkeypatch.setattr(sending, "CALL_SECONDS", 0.2)
     stream = Endless(pause)
-    with pytest.raises(PpnError) as caught:
-        line(stream, monkeypatch).greet()
-    assert caught.value.code == "destination_unreachable" and stream.taken < 100
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=stream, extensions={"network_stream": Shown()})
+
+    assert why in refused(answer, monkeypatch).message
+    assert stream.taken < 100
+
+
+def test_an_answer_that_never_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MIG-01: headers that come a byte at a time keep every time-out between two of them."""
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(30)
+        raise AssertionError("it was waited for")
+
+    assert "no whole answer" in refused(answer, monkeypatch).message
