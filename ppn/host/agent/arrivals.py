@@ -58,6 +58,7 @@ class Door:
         compared: bytes that were compared with what was sent; None while that is not done.
         damages: how often what had come was not what was sent.
         problem: why it cannot be verified.
+        verified: all of it is on disk and is what was sent.
         closed: nothing is taken in any more.
     """
 
@@ -70,6 +71,7 @@ class Door:
     compared: int | None = None
     damages: int = 0
     problem: PpnError | None = None
+    verified: bool = False
     closed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -148,6 +150,8 @@ class Arrivals:
         with door.lock, as_errors(f"keep what came of vm {body.vm}"):
             if door.closed:
                 raise policy.not_in_move(body.vm, body.move)
+            if door.problem is not None:
+                raise door.problem
             number = door.incoming.number(body.file, body.offset, body.total)
             piece = Piece(body.move, number, body.offset, body.total)
             content = door.receiver.open(piece, body.sender, body.box)
@@ -294,7 +298,9 @@ class Arrivals:
 
     def _verify_whole(self, door: Door) -> None:
         """Compare what has come with what was sent, on a thread of its own; under the lock."""
-        if door.compared is None and door.problem is None and door.incoming.is_complete:
+        # Once: a piece that comes again and again would have the disks read for each.
+        settled = door.verified or door.compared is not None or door.problem is not None
+        if not settled and door.incoming.is_complete:
             door.compared = 0
             threading.Thread(
                 target=self._verify, args=(door,), daemon=True, name=f"verify-{door.vm}"
@@ -322,6 +328,7 @@ class Arrivals:
             door.incoming.check_disks(kept.spec)
             sidecar = policy.verified(kept, door.move)
             write_sidecar(self._service.paths.vm(door.vm).sidecar, sidecar)
+            door.verified = True
             return
         door.damages += 1
         log.warning("disks came damaged", vm=door.vm, disks=wrong, times=door.damages)

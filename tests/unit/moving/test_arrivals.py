@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ppn.errors import Refusal
+from ppn.errors import PpnError, Refusal
 from ppn.host.agent.service import Service
 from ppn.host.model import NodeState
 from ppn.host.moving.box import Piece, Sender
@@ -66,12 +66,15 @@ class Source:
         self.service = Roomy(self.paths, on_change=lambda: None, report=dict, uri=NOWHERE)
         order = PrepareArrival(vm=VM, move=MOVE, source="a")
         self.secret = str(self.service.do(order, "test")["secret"])
+        self.key = ""
 
     def send(self, *names: str) -> None:
         """Send files, each in one piece."""
-        greet = Greet(vm=VM, move=MOVE, source="a", secret=self.secret)
-        greeting = Greeting.model_validate(self.service.do(greet, "test"), strict=False)
-        sender = Sender(MOVE, greeting.key)
+        if not self.key:
+            greet = Greet(vm=VM, move=MOVE, source="a", secret=self.secret)
+            greeting = Greeting.model_validate(self.service.do(greet, "test"), strict=False)
+            self.key = greeting.key
+        sender = Sender(MOVE, self.key)
         for name in names:
             content = self.files[name]
             piece = Piece(MOVE, self.manifest.numbers[name], 0, len(content))
@@ -179,3 +182,39 @@ def test_a_late_order_opens_no_door_to_a_vm_that_has_settled(tmp_path: Path) -> 
     with pytest.raises(Refusal) as caught:
         sender.start()
     assert caught.value.code == "vm_exists" and not files.moving.exists()
+
+
+def test_a_piece_that_comes_again_has_nothing_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: a hostile source would keep the node reading its disks for as long as it likes."""
+    times, damaged = [0], Incoming.damaged
+
+    def counted(incoming: Incoming, on_bytes: Callable[[int], None]) -> tuple[str, ...]:
+        times[0] += 1
+        return damaged(incoming, on_bytes)
+
+    monkeypatch.setattr(Incoming, "damaged", counted)
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    sender.send(MANIFEST, "root")
+    assert sender.outcome() == "verified"
+    for _ in range(5):
+        sender.send("root")
+        assert sender.outcome() == "verified"
+    assert times == [1]
+
+
+def test_nothing_more_is_taken_in_once_it_is_given_up(tmp_path: Path) -> None:
+    """MIG-01: a source that sends damaged disks three times is not listened to for ever."""
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    sender.send(MANIFEST)
+    sender.files["root"] = qcow2()[:-1] + b"x"
+    while not (door := sender.service.moves._arrivals._doors[VM]).problem:
+        with door.lock:
+            complete = door.incoming.is_complete
+        if not complete:
+            sender.send("root")
+        time.sleep(0.01)
+    with pytest.raises(PpnError) as caught:
+        sender.send("root")
+    assert caught.value.code == sender.outcome() == "copy_damaged"
