@@ -73,7 +73,7 @@ class Audit:
     pieces: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
 
     def request(self, entry: Entry, seconds: float) -> None:
-        """Write the line of one request; of the pieces of a moving VM, one line a window (NP-03)."""
+        """Write the line of one request; of a moving VM's pieces the first of a window (NP-03)."""
         if entry.operation == PIECES and entry.outcome == "accepted":
             key = (entry.client, entry.ip, entry.vm, entry.correlation_id)
             self.pieces[key] += 1
