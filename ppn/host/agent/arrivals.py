@@ -37,7 +37,9 @@ from ppn.wire.problems import problem_of
 
 if TYPE_CHECKING:
     from ppn.host.agent.service import Service
+    from ppn.host.agent.settings import AgentSettings
     from ppn.host.moving.box import Receiver
+    from ppn.host.moving.vouching import Voucher
 
 MOST_DAMAGES = 3
 
@@ -85,10 +87,12 @@ class Arrivals:
 
     Args:
         service: the agent's own.
+        settings: of the agent.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, settings: AgentSettings) -> None:
         self._service = service
+        self._settings = settings
         self._doors: dict[str, Door] = {}
 
     def prepare(self, body: PrepareArrival, correlation_id: str) -> str:
@@ -101,6 +105,8 @@ class Arrivals:
             Refusal: the node cannot or may not take it; nothing was changed.
         """
         vm, service = body.vm, self._service
+        # Its sender would believe nobody else: without it the VM is not even stopped.
+        self._voucher()
         with (
             service.noticed(),
             service.table.operation(vm, "arrival", correlation_id),
@@ -135,7 +141,14 @@ class Arrivals:
             with as_errors(f"look at what came of vm {body.vm}"):
                 sidecar = self._sidecar(body.vm, body.move)
                 have = door.incoming.have()
-        return Greeting(key=door.receiver.key, have=have, stage=self._stage(sidecar, door))
+                manifest = door.incoming.digest
+        greeting = Greeting(
+            key=door.receiver.key,
+            have=have,
+            stage=self._stage(sidecar, door),
+            manifest=manifest,
+        )
+        return self._voucher().vouch(greeting, body.vm, body.move, body.source)
 
     def deliver(self, body: Deliver) -> Delivered:
         """Take in one sealed piece.
@@ -241,6 +254,12 @@ class Arrivals:
                     move=Move(id=body.move, side="destination", peer=body.source),
                 ),
             )
+
+    def _voucher(self) -> Voucher:
+        from ppn.host.moving.vouching import load_voucher
+
+        # Read anew: a certificate is renewed while the agent runs.
+        return load_voucher(self._settings.own())
 
     def _door(self, vm: str, move: str, source: str) -> Door:
         from ppn.host.moving.box import Receiver

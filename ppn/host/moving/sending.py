@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from ppn.errors import PpnError
 from ppn.host.moving.box import Piece, Sender
 from ppn.host.moving.copies import Manifest, copy_path, manifest_path
+from ppn.host.moving.vouching import check_vouched
 from ppn.host.paths import VmPaths
 from ppn.pool.tls import TlsFiles, client_context, identity_of
 from ppn.wire.model import CORRELATION_HEADER
@@ -87,6 +89,7 @@ class Line:
     def __init__(self, target: Target, own: str, tls: TlsFiles, local: str | None) -> None:
         self._target = target
         self._own = own
+        self._trust = tls.trust
         transport = httpx.AsyncHTTPTransport(verify=client_context(tls), local_address=local)
         self._client = httpx.AsyncClient(
             base_url=f"https://{IPv4Address(target.address)}:{target.port}/v1/vms/{target.vm}",
@@ -104,14 +107,17 @@ class Line:
             runner.run(self._client.aclose())
 
     def greet(self) -> Greeting:
-        """How to seal, and what has come.
+        """How to seal, and what has come, in the words of the destination's agent itself.
 
         Raises:
+            GreetingForged: who answers is not that agent.
             PpnError: see `_post`.
         """
         target = self._target
         body = Greet(vm=target.vm, move=target.move, source=self._own, secret=target.secret)
-        return self._post("/arrival/greeting", body, Greeting)
+        greeting = self._post("/arrival/greeting", body, Greeting)
+        check_vouched(greeting, target.vm, target.move, self._own, target.node, self._trust)
+        return greeting
 
     def deliver(self, file: str, piece: Piece, sender: str, box: str) -> int:
         """Send a sealed piece; returns how many bytes of its file have come.
@@ -219,6 +225,7 @@ class Sending:
             try:
                 greeting = self._line.greet()
                 if greeting.stage in ("verified", "settled"):
+                    self._check_manifest(greeting)
                     return
                 if greeting.stage == "verifying":
                     self._progress = time.monotonic()
@@ -230,6 +237,16 @@ class Sending:
                 if late or error.code not in PASSING:
                     raise
                 time.sleep(PAUSE_SECONDS)
+
+    def _check_manifest(self, greeting: Greeting) -> None:
+        """Refuse to give a VM up for another one that was sent in its place."""
+        own = hashlib.sha256(manifest_path(self._files).read_bytes()).hexdigest()
+        if greeting.manifest != own:
+            raise PpnError(
+                f"node {self._target.node} has verified what was not sent from here",
+                code="copy_foreign",
+                hint="look who is on the way between the two nodes, and at their node proxies",
+            )
 
     def _send(self, greeting: Greeting) -> None:
         """Send what the destination has not."""

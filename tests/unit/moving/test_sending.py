@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from ppn.errors import PpnError
 from ppn.host.moving import sending
-from ppn.host.moving.sending import Line, Target
+from ppn.host.moving.box import Receiver
+from ppn.host.moving.copies import Manifest, manifest_path
+from ppn.host.moving.sending import Line, Sending, Target
+from ppn.host.paths import VmPaths
 from ppn.pool.tls import Identity, TlsFiles
+from ppn.wire.moving import Greeting
+from tests.unit.moving.certified import authority
+from tests.unit.moving.test_policy import source
 from tests.unit.moving.world import MOVE, VM
 
+NOWHERE = Path()
 TARGET = Target(VM, MOVE, "b", "10.8.0.3", 9204, "s" * 43, "test")
 
 
@@ -50,7 +59,7 @@ class Shown:
         return {}
 
 
-def line(answer: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
+def line(answer: Any, monkeypatch: pytest.MonkeyPatch, trust: Path = NOWHERE) -> Line:
     """A line to a node that answers so."""
 
     def transport(**_: Any) -> httpx.MockTransport:
@@ -61,7 +70,7 @@ def line(answer: Any, monkeypatch: pytest.MonkeyPatch) -> Line:
     monkeypatch.setattr(sending, "CALL_SECONDS", 0.2)
     shown = Identity("b", frozenset({"hypervisor"}), frozenset(), 0.0)
     monkeypatch.setattr(sending, "identity_of", lambda _: shown)
-    return Line(TARGET, "a", TlsFiles(Path(), Path(), Path()), None)
+    return Line(TARGET, "a", TlsFiles(NOWHERE, NOWHERE, trust), None)
 
 
 def refused(answer: Any, monkeypatch: pytest.MonkeyPatch) -> PpnError:
@@ -97,3 +106,44 @@ def test_an_answer_that_never_begins_is_not_waited_for(monkeypatch: pytest.Monke
         raise AssertionError("it was waited for")
 
     assert "no whole answer" in refused(answer, monkeypatch).message
+
+
+def test_a_greeting_that_nobody_vouches_for_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INV-04: a node proxy that was taken over would have the disks sealed for a key of its own."""
+    trust = authority(tmp_path).with_suffix(".crt")
+    mine = Greeting(key=Receiver(MOVE).key, have={}, stage="receiving")
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        content = mine.model_dump_json().encode()
+        return httpx.Response(
+            200, stream=httpx.ByteStream(content), extensions={"network_stream": Shown()}
+        )
+
+    with (
+        closing(line(answer, monkeypatch, trust)) as made,
+        pytest.raises(PpnError) as caught,
+    ):
+        made.greet()
+    assert caught.value.code == "greeting_forged"
+
+
+def test_a_vm_is_not_given_up_for_another_one(tmp_path: Path) -> None:
+    """MIG-01: what the destination has verified is what was sent from here."""
+    files = VmPaths(tmp_path)
+    files.moving.mkdir()
+    manifest = Manifest(sidecar=source("moving"), copies=())
+    manifest_path(files).write_text(manifest.model_dump_json())
+    sent = hashlib.sha256(manifest_path(files).read_bytes()).hexdigest()
+
+    def end(digest: str) -> None:
+        said = Greeting(key=Receiver(MOVE).key, have={}, stage="verified", manifest=digest)
+        stand_in = cast(Line, SimpleNamespace(greet=lambda: said))
+        Sending(stand_in, TARGET, files, manifest, lambda _: None, lambda: None).run()
+
+    end(sent)
+    for digest in ("0" * 64, ""):
+        with pytest.raises(PpnError) as caught:
+            end(digest)
+        assert caught.value.code == "copy_foreign"
