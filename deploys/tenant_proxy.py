@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys.units import unit_file
+from deploys.units import service_files
 from deploys.witness import witnesses_of
 from operations import files, systemd, users
 from operations.files import File
@@ -43,11 +43,7 @@ def tenant_files(pool: Pool, name: str, store: str = DEFAULT_STORE) -> dict[str,
         store=store,
         witnesses=witnesses_of(pool, name),
     )
-    units = unit_file(UNIT).items()
-    return {
-        PATH: File(settings.model_dump_json(indent=2) + "\n"),
-        **{path: File(file.content.replace("INTERFACE", pool.interface)) for path, file in units},
-    }
+    return service_files(PATH, settings, UNIT, pool.interface)
 
 
 def store_of(data: Mapping[str, Any]) -> str:
