@@ -167,9 +167,7 @@ def signed(
         return
     now = datetime.now(UTC)
     try:
-        node = pool.node(host.name)
-        named = node.roles if roles is None else frozenset(roles)
-        subject = Subject(node.name, node.address, named)
+        subject = _subject(pool, roles)
         steps = plan(subject, state, state.request, read_certificate(Path(certificate)), now)
         if steps.reasons:
             authority = load_authority(Path(key), Path(certificate))
@@ -183,6 +181,11 @@ def signed(
     if steps.reasons:
         host.log(f"a certificate is signed for {host.name}: {', '.join(steps.reasons)}")
     yield installed({path: steps.file})
+
+
+def _subject(pool: Pool, roles: Collection[str] | None) -> Subject:
+    node = pool.node(host.name)
+    return Subject(node.name, node.address, node.roles if roles is None else frozenset(roles))
 
 
 @dataclass(frozen=True)

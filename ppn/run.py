@@ -55,16 +55,7 @@ def run(
     """
     words = tuple(str(word) for word in argv)
     try:
-        with subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=dict(env) if env is not None else None,
-            cwd=cwd,
-        ) as process:
+        with _started(words, env, cwd) as process:
             try:
                 stdout, stderr = _output(process, input or "", timeout, check)
             finally:
@@ -80,6 +71,21 @@ def run(
             f"{' '.join(words[:3])} … ended with {process.returncode}: {' | '.join(last)}"
         )
     return Completed(words, process.returncode, stdout, stderr)
+
+
+def _started(
+    words: tuple[str, ...], env: Mapping[str, str] | None, cwd: Path | None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+    )
 
 
 def _output(
