@@ -18,7 +18,7 @@ from ppn.host.proxy.policy import CONTROLLER
 from ppn.inventory import TENANT_PROXY, Pool
 from ppn.mesh.firewall import Service
 from ppn.pool.tls import NODE_KEY
-from ppn.tenant.settings import DEFAULT_PORT, DEFAULT_STORE, PATH, TenantSettings
+from ppn.tenant.settings import DEFAULT_PORT, DEFAULT_STORE, PATH, PeerOf, TenantSettings
 
 USER = "ppn-tenant"
 UNIT = "ppn-tenant.service"
@@ -40,6 +40,8 @@ def tenant_files(pool: Pool, name: str, store: str = DEFAULT_STORE) -> dict[str,
         address=node.address,
         mesh_range=pool.range,
         controllers=tuple(one.address for one in pool.nodes if CONTROLLER in one.roles),
+        nodes=tuple(one.address for one in pool.nodes),
+        peers=tuple(PeerOf(address=one.address, tenant=one.tenant) for one in pool.tenant_peers),
         store=store,
         witnesses=witnesses_of(pool, name),
     )

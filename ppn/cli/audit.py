@@ -317,6 +317,8 @@ def _print(found: Iterable[tuple[int, Entry]], *, as_json: bool = False) -> None
         result = entry.outcome + (f" ({entry.code})" if entry.code else "")
         if entry.of is not None:
             result += f" of {entry.of}"
+        if entry.count > 1:
+            result += f", {entry.count} times"
         who = f"{json.dumps(entry.tenant)[1:-1] or '-'} from {json.dumps(entry.source)[1:-1]}"
         typer.echo(f"{index:>7}  {entry.at:%Y-%m-%d %H:%M:%S}  {who}: {what}: {result}")
 
