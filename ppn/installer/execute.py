@@ -79,7 +79,8 @@ def do(action: Action, disk: Path, say: Say) -> None:
 # No word of the live system's surroundings shapes what is installed.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C.UTF-8",
+    # What is shown goes to consoles that know no more.
+    "LC_ALL": "C",
     "TERM": "dumb",
 }
 

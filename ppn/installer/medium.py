@@ -27,7 +27,7 @@ class Boot:
 
     Args:
         image: root hash of the verified image.
-        root: the device of the verified root, to be copied.
+        root: where the verified root is mounted, to be copied.
         medium: kernel name of the device that the image is on.
         folder: where the image's medium is mounted.
         signers: whose site settings are trusted.
@@ -79,7 +79,7 @@ def read_boot(run_folder: Path, command_line: str) -> Boot:
             raise ValueError(f"{image!r} is no root hash")
         return Boot(
             image=image,
-            root=Path(values["ROOT_DEVICE"]),
+            root=run_folder / "root",
             medium=Path(values["MEDIUM_DEVICE"]).name,
             folder=run_folder / "medium",
             signers=run_folder / "trust" / "allowed_signers",

@@ -96,11 +96,6 @@ class Folders:
     work: Path = Path("/run/ppn/installer")
 
     @property
-    def source(self) -> Path:
-        """Where the verified root is mounted."""
-        return self.work / "source"
-
-    @property
     def target(self) -> Path:
         """Where the new system is mounted."""
         return self.work / "target"
@@ -120,20 +115,13 @@ def installation(
         disk: the chosen one.
         mark: of this installation, complete.
         files: what makes a node of the copied root.
-        root: the device of the verified root.
+        root: where the verified root is mounted.
         kernel: release of the kernel in it.
         folders: where to work.
     """
     unfinished = mark.model_copy(update={"state": State.UNFINISHED})
     return (
-        Step(
-            "Show the partitions to be made",
-            (
-                Run(("mkdir", "-p", *map(str, (folders.source, folders.target)))),
-                WriteFiles(folders.definitions, _definitions(mark)),
-                Run(repart(disk, mark, folders, dry=True), shown=True),
-            ),
-        ),
+        Step("Show the partitions to be made", rehearsal(disk, mark, folders)),
         Step(f"Mark {disk.name} as being installed", (PutMark(unfinished),)),
         Step(
             "Make the partitions",
@@ -144,8 +132,8 @@ def installation(
             ),
         ),
         Step("Make the file systems", tuple(map(Run, file_systems(mark), (10 * MINUTE,) * 3))),
-        Step("Mount them", tuple(map(Run, mounts(mark, root, folders)))),
-        Step("Copy the system", (CopyTree(folders.source, folders.target),)),
+        Step("Mount them", tuple(map(Run, mounts(mark, folders)))),
+        Step("Copy the system", (CopyTree(root, folders.target),)),
         Step("Write this node's settings", settle_in(files, folders.target)),
         Step("Make the start-up file system", (Run(initrd(kernel, folders), 30 * MINUTE),)),
         Step(
@@ -159,11 +147,19 @@ def installation(
             "Unmount",
             (
                 Run(("umount", "--recursive", str(folders.target)), 10 * MINUTE),
-                Run(("umount", str(folders.source))),
                 Run(("blockdev", "--flushbufs", disk.path), 10 * MINUTE),
             ),
         ),
         Step(f"Mark {disk.name} as installed", (PutMark(mark),)),
+    )
+
+
+def rehearsal(disk: Disk, mark: Mark, folders: Folders) -> tuple[Action, ...]:
+    """What shows the partitions and changes nothing on the disk."""
+    return (
+        Run(("mkdir", "-p", str(folders.target))),
+        WriteFiles(folders.definitions, _definitions(mark)),
+        Run(repart(disk, mark, folders, dry=True), shown=True),
     )
 
 
@@ -202,14 +198,13 @@ def file_systems(mark: Mark) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def mounts(mark: Mark, root: Path, folders: Folders) -> tuple[tuple[str, ...], ...]:
-    """The calls that mount the verified root, and the new system with all a program in it needs."""
+def mounts(mark: Mark, folders: Folders) -> tuple[tuple[str, ...], ...]:
+    """The calls that mount the new system, with all that a program in it needs."""
     target = folders.target
     parts = [str(device(mark, label)) for label in PARTITIONS]
     esp, data, udev = (f"{target}{where}" for where in (ESP, DATA, "/run/udev"))
     kernel_folders = [f"{target}/{name}" for name in ("dev", "proc", "sys")]
     return (
-        ("mount", "-o", "ro", str(root), str(folders.source)),
         ("mount", "-t", "ext4", parts[1], str(target)),
         ("mkdir", "-p", esp, data, *kernel_folders, f"{target}/run"),
         ("mount", "-t", "vfat", "-o", "umask=0077", parts[0], esp),

@@ -52,7 +52,7 @@ def repart_definitions(made: Mark) -> dict[str, str]:
             f"SizeMaxBytes={ROOT_MAX_GIB}G",
         ),
         "30-data.conf": _partition(
-            "linux-generic", "ppn-data", made, f"SizeMinBytes={DATA_MIN_GIB}G"
+            "linux-generic", "ppn-data", made, f"SizeMinBytes={DATA_MIN_GIB}G", "Weight=3000"
         ),
     }
 

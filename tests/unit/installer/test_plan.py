@@ -29,7 +29,7 @@ def settings(**node: Any) -> NodeSettings:
 def steps() -> tuple[Step, ...]:
     """The plan for a new disk."""
     files = node_files(settings(), mark())
-    return installation(disk(), mark(), files, Path("/dev/mapper/ppn-root"), KERNEL, Folders())
+    return installation(disk(), mark(), files, Path("/run/ppn/root"), KERNEL, Folders())
 
 
 def actions() -> list[Action]:
@@ -70,7 +70,7 @@ def test_only_the_chosen_disk_is_written_to() -> None:
         for action in actions()
         if isinstance(action, Run)
         for word in action.argv
-        if word.startswith("/dev/") and word not in ("/dev/mapper/ppn-root", "/dev")
+        if word.startswith("/dev/") and word != "/dev"
     }
     assert named == allowed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppn.errors import PpnError, Refusal
-from ppn.installer.signature import NAMESPACE, namespace_of, verify
+from ppn.installer.signature import NAMESPACE, verify
 
 CONTENT = b'{"version": 1}\n'
 
@@ -79,7 +79,3 @@ def test_without_signers_nothing_is_trusted(tmp_path: Path, operator: Path) -> N
     with pytest.raises(PpnError) as refused:
         verify(CONTENT, signed(operator), tmp_path / "missing")
     assert refused.value.code == "trust_missing"
-
-
-def test_a_signature_tells_what_it_is_for(operator: Path) -> None:
-    assert namespace_of(signed(operator, namespace="file")) == "file"
