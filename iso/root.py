@@ -98,7 +98,16 @@ def node_recipe() -> Recipe:
         packages=read_packages(HERE / "node-packages.txt"),
         tree=HERE / "node",
         # Onboarding turns on what a node's role needs, so that a plain node runs nothing extra.
-        disabled=("libvirt*", "virtlog*", "apt-daily*", "fstrim*", "getty@tty1*", "e2scrub*"),
+        disabled=(
+            "libvirt*",
+            "virtlog*",
+            "apt-daily*",
+            "fstrim*",
+            "getty@tty1*",
+            "e2scrub*",
+            # The installer turns it on where a node finds its name servers by itself.
+            "systemd-resolved*",
+        ),
         python=PYTHON_OF_DEBIAN[RELEASE],
     )
 

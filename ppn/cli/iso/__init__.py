@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ppn.cli.iso import checkout
+from ppn.cli.iso import checkout, config, write
 
 iso_app = typer.Typer(
     name="iso",
@@ -14,3 +14,6 @@ iso_app = typer.Typer(
 
 for command in (checkout.build, checkout.keys, checkout.lock, checkout.sign, checkout.verify):
     iso_app.command(context_settings=checkout.HANDED_ON, add_help_option=False)(command)
+
+for own in (config.config, write.write):
+    iso_app.command()(own)
