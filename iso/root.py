@@ -5,29 +5,22 @@ The lab boots it as containers and machines; the installer image will carry the 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies_digest, dependencies_layer
+from deploys.wheelhouse import dependencies_layer
+from iso.cache import Cache
+from iso.fetch import lay_wheels
+from iso.lock import Lock
+from iso.recipe import HERE, Recipe, files_below, read_packages
 from iso.software import put_dependencies
+from iso.tools import tools_recipe, tools_tree
+from iso.trees import ensure, kept
+from iso.wheels import PYTHON
 
-HERE = Path(__file__).parent
-# Raise it when `command` or `customise` changes what they make of the same inputs.
-RECIPE_VERSION = 3
-SUITE = "trixie"
-RELEASE = "13"
-
-DPKG_EXCLUDED = (
-    "/usr/share/man/*",
-    "/usr/share/locale/*",
-    "/usr/share/info/*",
-    "/usr/share/lintian/*",
-    "/usr/share/doc/*",
-)
+LAB = HERE.parent / "lab"
 # Born on each machine, or copied in from the machine that builds.
 NEVER_IN_AN_IMAGE = (
     "etc/hostname",
@@ -40,55 +33,6 @@ NEVER_IN_AN_IMAGE = (
     "var/lib/systemd/random-seed",
     "var/log/**/*",
 )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One kind of root file system.
-
-    Args:
-        name: what it is for, part of its cached name.
-        packages: Debian packages beside the minimal set.
-        tree: folder whose files are laid over the root at the end.
-        disabled: patterns of units that Debian enables and this root does not.
-        python: lays in the packages that ppn needs on this Python; None for a root without ppn.
-    """
-
-    name: str
-    packages: tuple[str, ...]
-    tree: Path | None = None
-    disabled: tuple[str, ...] = ()
-    python: str | None = None
-
-    def digest(self) -> str:
-        """A short hash of everything that shapes the result, the archive's state aside."""
-        parts = [str(RECIPE_VERSION), SUITE, self.name, *self.packages, "", *self.disabled]
-        if self.python is not None:
-            parts.append(dependencies_digest(self.python))
-        for path in files_below(self.tree):
-            kind = os.readlink(path) if path.is_symlink() else hash_of(path)
-            mode = "x" if not path.is_symlink() and path.stat().st_mode & 0o100 else "-"
-            parts.append(f"{path.relative_to(self.tree or HERE)} {mode} {kind}")
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-    def command(self, target: Path, mirror: str | None) -> list[str]:
-        """The command that fills `target`, run as root; `mirror` replaces Debian's own."""
-        options = [f"--dpkgopt=path-exclude={pattern}" for pattern in DPKG_EXCLUDED]
-        return [
-            "mmdebstrap",
-            "--mode=root",
-            "--variant=minbase",
-            "--format=directory",
-            f"--include={','.join(self.packages)}",
-            '--aptopt=APT::Install-Recommends "false"',
-            '--aptopt=Acquire::Languages "none"',
-            '--aptopt=Acquire::Retries "3"',
-            *options,
-            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-            SUITE,
-            str(target),
-            *([mirror] if mirror else []),
-        ]
 
 
 def node_recipe() -> Recipe:
@@ -108,29 +52,76 @@ def node_recipe() -> Recipe:
             # The installer turns it on where a node finds its name servers by itself.
             "systemd-resolved*",
         ),
-        python=PYTHON_OF_DEBIAN[RELEASE],
+        python=PYTHON,
     )
 
 
-def read_packages(path: Path) -> tuple[str, ...]:
-    """Package names of a list, sorted, without comments."""
-    lines = (line.split("#", 1)[0].strip() for line in path.read_text().splitlines())
-    return tuple(sorted({line for line in lines if line}))
+def guest_recipe() -> Recipe:
+    """The root of the lab's Debian guests, with cloud-init."""
+    return Recipe(
+        name="debian-guest",
+        packages=read_packages(LAB / "debian-guest-packages.txt"),
+        tree=LAB / "debian-guest",
+        disabled=("apt-daily*", "fstrim*", "e2scrub*"),
+    )
 
 
-def customise(root: Path, recipe: Recipe) -> None:
+def recipes() -> tuple[Recipe, ...]:
+    """All trees that the lock is about."""
+    return guest_recipe(), node_recipe(), tools_recipe()
+
+
+def node_root(lock: Lock, cache: Cache, *, offline: bool = False) -> Path:
+    """The folder of a node's root, built in the tools tree if it is not there yet.
+
+    Args:
+        lock: its packages.
+        cache: has them, or will; the root is kept there too, and never written to again.
+        offline: open no connection.
+
+    Raises:
+        PpnError: it cannot be built.
+    """
+    return root_of(node_recipe(), lock, cache, offline=offline)
+
+
+def root_of(recipe: Recipe, lock: Lock, cache: Cache, *, offline: bool = False) -> Path:
+    """The folder of a recipe's root, built in the tools tree if it is not there yet.
+
+    Args:
+        recipe: what is built.
+        lock: its packages.
+        cache: has them, or will; the root is kept there too, and never written to again.
+        offline: open no connection.
+
+    Raises:
+        PpnError: it cannot be built.
+    """
+    known = kept(recipe, lock, cache)
+    if known is None:
+        tools = tools_tree(lock, cache, offline=offline)
+        with TemporaryDirectory(prefix="ppn-wheels-") as wheels:
+            if recipe.python is not None:
+                lay_wheels(lock, cache, Path(wheels), offline=offline)
+            finish = partial(customise, wheels=Path(wheels))
+            known = ensure(recipe, lock, cache, tools=tools, finish=finish, offline=offline)
+    return known / "root"
+
+
+def customise(root: Path, recipe: Recipe, wheels: Path | None = None) -> None:
     """Turn a fresh root into an image: no identity, no caches, our files laid over it.
 
     Args:
         root: the root file system.
         recipe: whose files and units.
+        wheels: a folder with the locked wheels, for a root with ppn.
 
     Raises:
         OSError: the root cannot be changed.
         CommandFailed: a package ppn needs cannot be had, or not be laid in.
     """
     if recipe.python is not None:
-        put_dependencies(root, dependencies_layer(recipe.python))
+        put_dependencies(root, dependencies_layer(recipe.python, wheels))
     for pattern in NEVER_IN_AN_IMAGE:
         for path in root.glob(pattern):
             if path.is_symlink() or path.is_file():
@@ -155,14 +146,3 @@ def lay_over(root: Path, tree: Path | None) -> None:
         shutil.copyfile(path, target, follow_symlinks=False)
         if not path.is_symlink():
             target.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
-def files_below(folder: Path | None) -> Iterator[Path]:
-    """Files and links below a folder, in a fixed order."""
-    if folder is not None:
-        yield from sorted(p for p in folder.rglob("*") if p.is_symlink() or p.is_file())
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from iso.trees import need_root
 from lab import customer as customers
 from lab import image as images
 from lab import lifecycle, report, ssh, status, trial, wiring
@@ -186,7 +187,7 @@ def destroy(context: typer.Context, name: Name = None) -> None:
 @app.command()
 def image() -> None:
     """Build the node image if its inputs changed, and show where it is and how large."""
-    images.need_root()
+    need_root("a lab")
     node = images.node_image()
     facts = json.loads((node.folder / "built.json").read_bytes())
     out.print(f"node image {node.digest}: {facts['mib']} MiB, built in {facts['seconds']} s")
@@ -208,7 +209,7 @@ def heal(context: typer.Context, one: Port, other: Port, name: Name = None) -> N
 
 def need_up(lab: LabPaths) -> None:
     """Refuse what only a running lab can do."""
-    images.need_root()
+    need_root("a lab")
     if OPERATOR not in wiring.present(lab):
         raise LabError(f"lab {lab.name} is not up", hint="start it with `scripts/lab up`")
 

@@ -8,8 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from iso.root import Recipe, read_packages
-from lab.image import Image, building, ensure, make_disk, node_image, remove
+from iso.lock import Lock
+from iso.root import guest_recipe
+from iso.trees import building, remove
+from lab.image import Image, ensure, make_disk, node_image
 from lab.initrd import APPLETS, DISK_DRIVERS, DISK_INIT, LEANER, disk_initrd, initrd
 from lab.modules import read_modules
 from lab.paths import cache_folder
@@ -41,12 +43,6 @@ TINY_CMDLINE = "console=ttyS0 quiet"
 DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {LEANER}"
 # Room to boot in; a VM's own disk is larger, and the guest grows into it.
 DEBIAN_DISK = "2G"
-DEBIAN = Recipe(
-    name="debian-guest",
-    packages=read_packages(HERE / "debian-guest-packages.txt"),
-    tree=HERE / "debian-guest",
-    disabled=("apt-daily*", "fstrim*", "e2scrub*"),
-)
 
 
 def build(output: Path, kernel: Path, modules: Path, busybox: Path) -> Path:
@@ -95,7 +91,7 @@ def cached() -> Path:
     content = tiny_initrd(image.modules, image.busybox)
     digest = hashlib.sha256(content + TINY_CMDLINE.encode() + image.digest.encode()).hexdigest()
     folder = cache_folder() / f"tiny-{digest[:12]}"
-    with building(folder.name):
+    with building(cache_folder(), folder.name):
         if not (folder / "manifest.json").exists():
             build(folder, image.kernel, image.modules, image.busybox)
     return folder
@@ -107,12 +103,13 @@ def cached_debian() -> Path:
     Raises:
         LabError: it cannot be built.
     """
+    recipe = guest_recipe()
     start = [DEBIAN_CMDLINE, DEBIAN_DISK, *APPLETS, *DISK_DRIVERS, DISK_INIT.read_text()]
-    digest = hashlib.sha256("\0".join([DEBIAN.digest(), *start]).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join([recipe.digest(Lock.read()), *start]).encode()).hexdigest()
     folder = cache_folder() / f"debian-{digest[:12]}"
     if not (folder / "manifest.json").exists():
-        image = ensure(DEBIAN)
-        with building(folder.name):
+        image = ensure(recipe)
+        with building(cache_folder(), folder.name):
             if not (folder / "manifest.json").exists():
                 build_debian(folder, image)
         # The disk holds all of it.

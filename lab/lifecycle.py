@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies_layer
+from iso.trees import need_root, need_space, remove
 from lab import customer, node_container, node_vm, ssh, wiring
 from lab.errors import LabError
 from lab.guest import cached
-from lab.image import Image, need_root, need_space, node_image, remove
+from lab.image import Image, node_image
 from lab.network import plan
 from lab.paths import LabPaths
 from lab.process import Process, gone, identify, recorded, send
@@ -86,7 +87,7 @@ def locked(lab: LabPaths) -> Iterator[None]:
     Raises:
         LabError: another command holds it.
     """
-    need_root()
+    need_root("a lab")
     folder = Path("/run/lock")
     folder.mkdir(exist_ok=True)
     with (folder / f"ppn-lab-{lab.name}.lock").open("w") as file:

@@ -9,8 +9,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from iso.trees import building
 from lab.errors import LabError
-from lab.image import Image, building, ensure_disk
+from lab.image import Image, ensure_disk
 from lab.initrd import LEANER, disk_initrd
 from lab.network import TAP, hardware_address
 from lab.paths import LabPaths, NodePaths
@@ -48,7 +49,7 @@ def ensure_boot_files(image: Image) -> tuple[Path, Path]:
     """The disk and the initial RAM disk that machines of an image start from."""
     disk = ensure_disk(image)
     start = image.folder / "machine-initrd"
-    with building(image.folder.name):
+    with building(image.folder.parent, image.folder.name):
         content = disk_initrd(image.modules, image.busybox)
         if not start.exists() or start.read_bytes() != content:
             write_atomic(start, content)

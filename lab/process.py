@@ -1,4 +1,4 @@
-"""Programs that outlive one command: nodes in the background, builds that report as they go."""
+"""Programs that outlive one command, nodes in the background, or have the terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ppn.durable import write_atomic
 
 # The child waits for one line, so that it is on record before it does anything.
 GATE = 'read -r go || exit 1; exec "$@" </dev/null'
-LOG_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -108,46 +106,6 @@ def gone(process: Process, within: float) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def stream(
-    argv: Sequence[str],
-    *,
-    log: Path,
-    timeout: float,
-    told: Callable[[str], None],
-    env: Mapping[str, str],
-) -> None:
-    """Run a long program to its end, reporting its output line by line.
-
-    Args:
-        argv: the program and its arguments.
-        log: file that takes the whole output; replaced.
-        timeout: seconds after which it is ended.
-        told: called with each line.
-        env: additions to the environment.
-
-    Raises:
-        LabError: not found, ended with an error or timed out; with the last lines of the log.
-    """
-    # In the foreground's group, so that an interrupt at the terminal reaches the program too.
-    bounded = ["timeout", "--foreground", "--kill-after=10", f"{timeout:g}", *argv]
-    last: deque[str] = deque(maxlen=LOG_LINES)
-    pipe, everything = subprocess.PIPE, os.environ | env
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(bounded, stdout=pipe, stderr=subprocess.STDOUT, env=everything) as child,
-    ):
-        for raw in child.stdout or ():
-            file.write(raw)
-            last.append(raw.decode(errors="replace").rstrip())
-            told(last[-1])
-    if child.returncode != 0:
-        shown = "\n".join(f"    {line}" for line in last)
-        raise LabError(
-            f"{argv[0]} ended with {child.returncode}; its last lines:\n{shown}",
-            hint=f"the whole log is {log}",
-        )
 
 
 def attend(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from ppn.errors import PpnError
 
 CHECK_SECONDS = 0.2
+LOG_LINES = 12
 
 
 class CommandFailed(PpnError):
@@ -106,3 +109,49 @@ def _output(
             # It has been given its input once.
             input = ""
             check()
+
+
+def stream(
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    timeout: float,
+    told: Callable[[str], None],
+    env: Mapping[str, str],
+) -> None:
+    """Run a long program to its end, reporting its output line by line.
+
+    Args:
+        argv: the program and its arguments.
+        log: file that takes the whole output; replaced.
+        timeout: seconds after which it is ended.
+        told: called with each line.
+        env: additions to the environment.
+
+    Raises:
+        CommandFailed: not found, ended with an error or timed out; with the last lines of the log.
+    """
+    # In the foreground's group, so that an interrupt at the terminal reaches the program too.
+    bounded = ["timeout", "--foreground", "--kill-after=10", f"{timeout:g}", *argv]
+    last: deque[str] = deque(maxlen=LOG_LINES)
+    pipe, everything = subprocess.PIPE, os.environ | env
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(
+            bounded,
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            env=everything,
+        ) as child,
+    ):
+        for raw in child.stdout or ():
+            file.write(raw)
+            last.append(raw.decode(errors="replace").rstrip())
+            told(last[-1])
+    if child.returncode != 0:
+        shown = "\n".join(f"    {line}" for line in last)
+        raise CommandFailed(
+            f"{argv[0]} ended with {child.returncode}; its last lines:\n{shown}",
+            hint=f"the whole log is {log}",
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppn.errors import PpnError
-from ppn.run import CommandFailed, run
+from ppn.run import CommandFailed, run, stream
 
 
 class CalledBack(PpnError):
@@ -49,3 +49,18 @@ def test_what_is_asked_meanwhile_changes_nothing() -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "in", "late\n")
     assert asked
+
+
+def test_failed_program_shows_its_last_lines(tmp_path: Path) -> None:
+    """Whoever reads the error need not open the log."""
+    told: list[str] = []
+    script = "echo first; echo E: no room; exit 3"
+    with pytest.raises(CommandFailed, match=r"ended with 3[\s\S]*no room"):
+        stream(["sh", "-c", script], log=tmp_path / "log", timeout=20, told=told.append, env={})
+    assert told == ["first", "E: no room"]
+    assert (tmp_path / "log").read_text() == "first\nE: no room\n"
+
+
+def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="ended with 124"):
+        stream(["sleep", "60"], log=tmp_path / "log", timeout=0.1, told=print, env={})

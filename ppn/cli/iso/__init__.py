@@ -12,7 +12,14 @@ iso_app = typer.Typer(
     no_args_is_help=True,
 )
 
-for command in (checkout.build, checkout.keys, checkout.lock, checkout.sign, checkout.verify):
+for command in (
+    checkout.build,
+    checkout.cache,
+    checkout.keys,
+    checkout.lock,
+    checkout.sign,
+    checkout.verify,
+):
     iso_app.command(context_settings=checkout.HANDED_ON, add_help_option=False)(command)
 
 for own in (config.config, write.write):

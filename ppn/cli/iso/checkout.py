@@ -30,6 +30,14 @@ def build(words: Words = None, as_json: AsJson = False) -> None:
     hand_over("build", words, as_json=as_json)
 
 
+def cache(words: Words = None, as_json: AsJson = False) -> None:
+    """Have every file that the lock names, and carry them to where there is no network.
+
+    Example: ppn iso cache export /media/stick/ppn
+    """
+    hand_over("cache", words, as_json=as_json)
+
+
 def keys(words: Words = None, as_json: AsJson = False) -> None:
     """Make the operator's keys: for Secure Boot, for the manifest, for site settings.
 

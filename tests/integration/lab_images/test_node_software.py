@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, Wheelhouse, wheelhouse
-from iso.root import RELEASE
+from iso.archive import RELEASE
 from iso.software import put_dependencies, put_release
 from lab.image import node_image
 from ppn import __version__

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from iso.root import Recipe, customise, node_recipe
 from lab import node_container, node_vm, process, ssh
 from lab.errors import LabError
 from lab.paths import LabPaths
@@ -98,47 +97,6 @@ def test_two_labs_share_nothing() -> None:
     assert one.namespace("server") != other.namespace("server")
 
 
-def test_image_name_follows_its_inputs(tmp_path: Path) -> None:
-    """Another package, file, mode or unit makes another image; the same inputs make the same."""
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/motd").write_text("a")
-    recipe = Recipe("x", ("bash",), tmp_path)
-    first = recipe.digest()
-    assert recipe.digest() == first
-    others = {replace(recipe, packages=("dash",)).digest(), replace(recipe, name="y").digest()}
-    others.add(replace(recipe, disabled=("a*",)).digest())
-    others.add(replace(recipe, python="3.13").digest())
-    (tmp_path / "etc/motd").write_text("b")
-    others.add(recipe.digest())
-    (tmp_path / "etc/motd").chmod(0o755)
-    others.add(recipe.digest())
-    assert len(others | {first}) == 7
-
-
-def test_image_has_no_identity(tmp_path: Path) -> None:
-    """Host keys, machine id and the builder's name stay out of every image."""
-    for path in ("etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf", "etc/machine-id"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text("secret")
-    (tmp_path / "var").mkdir()
-    enabled = tmp_path / "etc/systemd/system/sockets.target.wants"
-    enabled.mkdir(parents=True)
-    (enabled / "libvirtd.socket").symlink_to("/usr/lib/systemd/system/libvirtd.socket")
-    customise(tmp_path, replace(node_recipe(), python=None))
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert not {"etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf"} & left
-    assert (tmp_path / "etc/machine-id").read_bytes() == b""
-    assert not (enabled / "libvirtd.socket").is_symlink()
-    assert (tmp_path / "usr/local/sbin/node-host-key").stat().st_mode & 0o777 == 0o755
-
-
-def test_command_line_of_a_build_is_the_recipe() -> None:
-    """The mirror is mmdebstrap's own unless another is named."""
-    argv = node_recipe().command(Path("/target"), None)
-    assert argv[-2:] == ["trixie", "/target"]
-    assert node_recipe().command(Path("/target"), "http://mirror.test/x")[-1].endswith("/x")
-
-
 def test_recycled_number_is_another_process(tmp_path: Path) -> None:
     """A record names a process by number and start, so a later one is never ended for it."""
     record = tmp_path / "process.json"
@@ -153,18 +111,6 @@ def test_recycled_number_is_another_process(tmp_path: Path) -> None:
     assert process.gone(started, 10)
     assert process.recorded(record) is None
     os.waitpid(started.pid, 0)
-
-
-def test_failed_program_shows_its_last_lines(tmp_path: Path) -> None:
-    """Whoever reads the error need not open the log."""
-    told: list[str] = []
-    script = "echo first; echo E: no room; exit 3"
-    with pytest.raises(LabError, match=r"ended with 3[\s\S]*no room"):
-        process.stream(
-            ["sh", "-c", script], log=tmp_path / "log", timeout=20, told=told.append, env={}
-        )
-    assert told == ["first", "E: no room"]
-    assert (tmp_path / "log").read_text() == "first\nE: no room\n"
 
 
 def test_unknown_node_is_none() -> None:
