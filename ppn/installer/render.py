@@ -138,7 +138,7 @@ def hosts(name: str) -> str:
 def command_line(made: Mark) -> str:
     """The kernel's words on every boot of the new system."""
     root = f"root=PARTUUID={made.partition('ppn-root')}"
-    return f"{root} rw console=tty0 console=ttyS0,115200 panic=30"
+    return f"{root} rw quiet console=tty0 console=ttyS0,115200 panic=30"
 
 
 def networks(node: Node) -> list[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pycdlib import PyCdlib
 
 from ppn.errors import PpnError
-from ppn.installer import stick
+from ppn.installer import published, stick
 from ppn.installer.medium import judged
-from ppn.sshsig import allowed_line
+from ppn.sshsig import allowed_line, sign
 from tests.integration.installer.conftest import Attach
 from tests.unit.installer.samples import site
 from tests.unit.installer.test_signature import keypair
@@ -139,3 +142,48 @@ def test_what_the_installer_would_refuse_is_not_signed(tmp_path: Path) -> None:
     done = ppn("config", plain, "--key", key, "--output", tmp_path / "out", code=3)
     assert "settings_malformed" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def small_image(folder: Path, key: Path) -> Path:
+    """An ISO with a signed manifest and one file that it names."""
+    content = b"all of the root"
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = json.dumps({"files": {"ppn/root.squashfs": entry}}) + "\n"
+    files = {
+        "root.squashfs": content,
+        "manifest.json": manifest.encode(),
+        "manifest.json.sig": sign(key, manifest, published.NAMESPACE).encode(),
+    }
+    made = PyCdlib()
+    made.new(interchange_level=3, rock_ridge="1.09")
+    made.add_directory("/PPN", rr_name="ppn")
+    for number, (name, text) in enumerate(files.items()):
+        made.add_fp(io.BytesIO(text), len(text), f"/PPN/F{number}.;1", rr_name=name)
+    file = folder / "small.iso"
+    made.write(str(file))
+    made.close()
+    return file
+
+
+def test_only_a_trusted_image_is_written(attach: Attach, tmp_path: Path) -> None:
+    """ISO-01: with signers named, an altered image or a stranger's is not put onto a stick."""
+    key, other = keypair(tmp_path, "operator"), keypair(tmp_path, "other")
+    image = small_image(tmp_path, key)
+    device = attach(16)
+    words = ("write", image, device, "--fixed-disk", "--yes-erase", device.name, "--signers")
+    for name, signer in (("mine", key), ("theirs", other)):
+        public = signer.with_suffix(".pub").read_text()
+        (tmp_path / name).write_text(allowed_line(name, public, (published.NAMESPACE,)))
+    assert "image_signer_unknown" in ppn(*words, tmp_path / "theirs", code=3).stderr
+    content = image.read_bytes()
+    for was, code in (
+        (b"all of the root", "image_damaged"),
+        (b"squashfs", "image_content_altered"),
+    ):
+        image.write_bytes(content.replace(was, was.upper()))
+        assert code in ppn(*words, tmp_path / "mine", code=3).stderr
+    image.write_bytes(content[:40000])
+    assert "image_damaged" in ppn(*words, tmp_path / "mine", code=3).stderr
+    assert not any(device.read_bytes())
+    image.write_bytes(content)
+    assert "signed by mine" in ppn(*words, tmp_path / "mine").stderr
