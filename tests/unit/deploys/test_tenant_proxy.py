@@ -88,6 +88,10 @@ def test_it_can_look_up_the_host_of_its_store() -> None:
     assert "TemporaryFileSystem=/etc:ro" in content
     seen = re.findall(r"^BindReadOnlyPaths=(.*)$", content, re.MULTILINE)
     assert {"-/etc/resolv.conf", "-/etc/hosts"} <= set(" ".join(seen).split())
+    # A name server may have an IPv6 address alone, and the sockets to it are the proxy's own.
+    families = re.findall(r"^RestrictAddressFamilies=(.*)$", content, re.MULTILINE)
+    assert families == ["AF_UNIX AF_INET AF_INET6"]
+    assert "IPAddressDeny" not in content
 
 
 def test_customers_reach_its_port_and_no_other() -> None:
