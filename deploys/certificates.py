@@ -7,14 +7,17 @@ from pyinfra.api import deploy
 
 from operations import certificates as tls
 from operations import packages
+from ppn.host.moving.vouching import RECEIVER
+from ppn.host.proxy.policy import HYPERVISOR
 from ppn.inventory import Pool
+from ppn.pool.tls import AGENT_STEM
 
 PACKAGES = ["openssl"]
 
 
 @deploy("Certificates")
 def certificates(pool: Pool) -> None:
-    """Give a node its certificate; services take over a changed one by themselves.
+    """Give a node its certificates; services take over changed ones by themselves.
 
     Args:
         pool: the sound nodes of the inventory.
@@ -29,3 +32,13 @@ def certificates(pool: Pool) -> None:
         certificate=data.ca_certificate,
     )
     tls.signed(name="Certificate", pool=pool, key=data.ca_key, certificate=data.ca_certificate)
+    if HYPERVISOR in data.roles:
+        tls.key(name="Key of the host agent", stem=AGENT_STEM)
+        tls.signed(
+            name="Certificate of the host agent",
+            pool=pool,
+            key=data.ca_key,
+            certificate=data.ca_certificate,
+            stem=AGENT_STEM,
+            roles=[RECEIVER],
+        )

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys.units import unit_file
+from deploys.units import service_files
 from operations import files, systemd
 from operations.files import File
 from operations.systemd import Unit
@@ -48,11 +48,7 @@ def proxy_files(pool: Pool, name: str) -> dict[str, File]:
         mesh_range=pool.range,
         allowed=tuple(IPv4Network(address) for address in sorted(callers)),
     )
-    units = unit_file(UNIT).items()
-    return {
-        PATH: File(settings.model_dump_json(indent=2) + "\n"),
-        **{path: File(file.content.replace("INTERFACE", pool.interface)) for path, file in units},
-    }
+    return service_files(PATH, settings, UNIT, pool.interface)
 
 
 @deploy("Node proxy")

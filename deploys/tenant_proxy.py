@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys.units import unit_file
+from deploys.units import service_files
 from deploys.witness import witnesses_of
 from operations import files, systemd, users
 from operations.files import File
@@ -18,7 +18,7 @@ from ppn.host.proxy.policy import CONTROLLER
 from ppn.inventory import TENANT_PROXY, Pool
 from ppn.mesh.firewall import Service
 from ppn.pool.tls import NODE_KEY
-from ppn.tenant.settings import DEFAULT_PORT, DEFAULT_STORE, PATH, TenantSettings
+from ppn.tenant.settings import DEFAULT_PORT, DEFAULT_STORE, PATH, PeerOf, TenantSettings
 
 USER = "ppn-tenant"
 UNIT = "ppn-tenant.service"
@@ -40,14 +40,12 @@ def tenant_files(pool: Pool, name: str, store: str = DEFAULT_STORE) -> dict[str,
         address=node.address,
         mesh_range=pool.range,
         controllers=tuple(one.address for one in pool.nodes if CONTROLLER in one.roles),
+        nodes=tuple(one.address for one in pool.nodes),
+        peers=tuple(PeerOf(address=one.address, tenant=one.tenant) for one in pool.tenant_peers),
         store=store,
         witnesses=witnesses_of(pool, name),
     )
-    units = unit_file(UNIT).items()
-    return {
-        PATH: File(settings.model_dump_json(indent=2) + "\n"),
-        **{path: File(file.content.replace("INTERFACE", pool.interface)) for path, file in units},
-    }
+    return service_files(PATH, settings, UNIT, pool.interface)
 
 
 def store_of(data: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import deploy
 
-from deploys.units import unit_file
+from deploys.units import service_files
 from operations import files, systemd, users
 from operations.files import File
 from operations.systemd import Unit
@@ -54,11 +54,7 @@ def witness_files(pool: Pool, name: str) -> dict[str, File]:
         ),
         callers=tuple(one.address for one in pool.nodes),
     )
-    units = unit_file(UNIT).items()
-    return {
-        PATH: File(settings.model_dump_json(indent=2) + "\n"),
-        **{path: File(file.content.replace("INTERFACE", pool.interface)) for path, file in units},
-    }
+    return service_files(PATH, settings, UNIT, pool.interface)
 
 
 @deploy("Witness")

@@ -15,7 +15,7 @@ from facts.files import FileStatus, parse_status
 from facts.lines import STATUS, key_status, values, whole
 from ppn.errors import PpnError
 from ppn.pool.certificates import bundle_from_pem, request_from_der
-from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY
+from ppn.pool.tls import NODE_STEM
 
 # Of the key only mode, owner and a signing request are printed. openssl may not be there yet.
 SCRIPT = rf"""set -eu
@@ -54,13 +54,16 @@ class CertificateState:
 
 
 class NodeCertificate(FactBase[CertificateState | None]):
-    """The key and the certificate a node's services speak TLS with.
+    """A key of a node, and its certificate: what its services speak TLS with, or its agent's own.
+
+    Args:
+        stem: their path, without `.key` and `.crt`.
 
     Returns:
         The state, or `None` when any part of it could not be read.
 
     Example:
-        `host.get_fact(NodeCertificate)`
+        `host.get_fact(NodeCertificate, stem="/etc/ppn/tls/agent")`
     """
 
     @override
@@ -69,8 +72,8 @@ class NodeCertificate(FactBase[CertificateState | None]):
         return None
 
     @override
-    def command(self) -> StringCommand:
-        words = ["ppn-certificate", NODE_KEY, NODE_CERTIFICATE]
+    def command(self, stem: str = NODE_STEM) -> StringCommand:
+        words = ["ppn-certificate", f"{stem}.key", f"{stem}.crt"]
         return StringCommand("sh", "-c", QuoteString(SCRIPT), *(QuoteString(one) for one in words))
 
     @override
@@ -85,14 +88,14 @@ def parse(output: list[str]) -> CertificateState:
         FactProcessError: the output is cut off, or a line is not of the expected form.
     """
     mode, owner = key_status(whole(output, "certificate"))
-    statuses = dict(map(parse_status, values(output, "file")))
-    if NODE_CERTIFICATE not in statuses:
+    statuses = [status for _, status in map(parse_status, values(output, "file"))]
+    if len(statuses) != 1:
         raise FactProcessError("the certificate script did not tell of the certificate")
     return CertificateState(
         key_mode=mode,
         key_owner=owner,
         request=next((_request(text) for text in values(output, "request")), None),
-        file=statuses[NODE_CERTIFICATE],
+        file=statuses[0],
         certificate=next((_certificate(text) for text in values(output, "certificate")), None),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from ppn.pool.certificates import (
     reasons_to_sign,
     sign,
 )
-from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY, NODE_TRUST
+from ppn.pool.tls import NODE_STEM, NODE_TRUST
 
 # A hard link, unlike a rename, fails when the name is taken: no key is ever replaced.
 MAKE_KEY = r"""set -eu
@@ -46,10 +46,12 @@ sync "$folder" """
 
 
 @operation()
-def key() -> Generator[StringCommand | FunctionCommand, None, None]:
-    """Declare that a node has a TLS key of its own, made on the node, readable by root alone.
+def key(stem: str = NODE_STEM) -> Generator[StringCommand | FunctionCommand, None, None]:
+    """Declare that a node has a key of its own, made on the node, readable by root alone.
 
     An existing key is never replaced. To give a node another one, remove the file and run again.
+
+    + stem: its path, without `.key`.
 
     **Example:**
 
@@ -57,18 +59,18 @@ def key() -> Generator[StringCommand | FunctionCommand, None, None]:
 
         certificates.key(name="TLS key")
     """
-    state = shared_fact(NodeCertificate)
+    state, path = shared_fact(NodeCertificate, stem=stem), f"{stem}.key"
     if state is None:
-        yield unreadable("the node's TLS key and certificate")
+        yield unreadable(f"{path} and its certificate")
         return
     if state.key_mode is None:
-        yield StringCommand("sh", "-c", QuoteString(MAKE_KEY), "ppn-key", QuoteString(NODE_KEY))
+        yield StringCommand("sh", "-c", QuoteString(MAKE_KEY), "ppn-key", QuoteString(path))
         return
     if (state.key_mode, state.key_owner) == ("0600", "root:root"):
-        host.noop(f"{NODE_KEY} is there, for root alone")
+        host.noop(f"{path} is there, for root alone")
         return
-    yield StringCommand("chown", "root:root", QuoteString(NODE_KEY))
-    yield StringCommand("chmod", "0600", QuoteString(NODE_KEY))
+    yield StringCommand("chown", "root:root", QuoteString(path))
+    yield StringCommand("chmod", "0600", QuoteString(path))
 
 
 @operation()
@@ -130,7 +132,11 @@ def trust_bundle(bundle: Path, certificate: Path) -> str:
 
 @operation()
 def signed(
-    pool: Pool, key: str, certificate: str
+    pool: Pool,
+    key: str,
+    certificate: str,
+    stem: str = NODE_STEM,
+    roles: Collection[str] | None = None,
 ) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Declare a node's certificate: its name, mesh address and roles, signed on this machine.
 
@@ -140,6 +146,8 @@ def signed(
     + pool: the sound nodes of the inventory.
     + key: the authority's private key, a file on this machine.
     + certificate: the authority's certificate, a file on this machine.
+    + stem: the path of the node's key and certificate, without `.key` and `.crt`.
+    + roles: what it is to others; the node's roles in the inventory when `None`.
 
     **Example:**
 
@@ -152,15 +160,14 @@ def signed(
             certificate="inventories/mypool/ca.crt",
         )
     """
-    state = shared_fact(NodeCertificate)
+    state, path = shared_fact(NodeCertificate, stem=stem), f"{stem}.crt"
     # While a run is prepared there may be no key to sign yet; the run itself makes it first.
     if state is None or state.request is None:
-        yield unreadable("the node's TLS key and certificate")
+        yield unreadable(f"{path} and its key")
         return
     now = datetime.now(UTC)
     try:
-        node = pool.node(host.name)
-        subject = Subject(node.name, node.address, node.roles)
+        subject = _subject(pool, roles)
         steps = plan(subject, state, state.request, read_certificate(Path(certificate)), now)
         if steps.reasons:
             authority = load_authority(Path(key), Path(certificate))
@@ -169,11 +176,16 @@ def signed(
         yield fail(str(error))
         return
     if steps.file is None:
-        host.noop(f"{NODE_CERTIFICATE} is good")
+        host.noop(f"{path} is good")
         return
     if steps.reasons:
         host.log(f"a certificate is signed for {host.name}: {', '.join(steps.reasons)}")
-    yield installed({NODE_CERTIFICATE: steps.file})
+    yield installed({path: steps.file})
+
+
+def _subject(pool: Pool, roles: Collection[str] | None) -> Subject:
+    node = pool.node(host.name)
+    return Subject(node.name, node.address, node.roles if roles is None else frozenset(roles))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ppn.errors import PpnError
 
+CHECK_SECONDS = 0.2
 LOG_LINES = 12
 
 
@@ -38,6 +40,7 @@ def run(
     accept: Sequence[int] = (0,),
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return its output.
 
@@ -48,33 +51,64 @@ def run(
         accept: exit codes that are no error.
         env: the whole environment of the program; inherited when not given.
         cwd: the folder it runs in.
+        check: asked now and then while it runs; when it raises the program is killed.
 
     Raises:
         CommandFailed: not found, not startable, timed out, or an exit code outside `accept`.
     """
     words = tuple(str(word) for word in argv)
     try:
-        done = subprocess.run(
-            words,
-            input=input if input is not None else "",
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            env=dict(env) if env is not None else None,
-            cwd=cwd,
-            check=False,
-        )
+        with _started(words, env, cwd) as process:
+            try:
+                stdout, stderr = _output(process, input or "", timeout, check)
+            finally:
+                # Nobody waits for it any more; one that has ended takes no notice.
+                process.kill()
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(f"{words[0]} did not end within {timeout:g} s") from error
     except OSError as error:
         raise CommandFailed(f"cannot start {words[0]}: {error.strerror}") from error
-    if done.returncode not in accept:
-        last = (done.stderr or done.stdout).strip().splitlines()[-3:]
+    if process.returncode not in accept:
+        last = (stderr or stdout).strip().splitlines()[-3:]
         raise CommandFailed(
-            f"{' '.join(words[:3])} … ended with {done.returncode}: {' | '.join(last)}"
+            f"{' '.join(words[:3])} … ended with {process.returncode}: {' | '.join(last)}"
         )
-    return Completed(words, done.returncode, done.stdout, done.stderr)
+    return Completed(words, process.returncode, stdout, stderr)
+
+
+def _started(
+    words: tuple[str, ...], env: Mapping[str, str] | None, cwd: Path | None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+    )
+
+
+def _output(
+    process: subprocess.Popen[str],
+    input: str,
+    timeout: float,
+    check: Callable[[], None] | None,
+) -> tuple[str, str]:
+    """What a program says until its end, or until nobody wants it any more."""
+    end = time.monotonic() + timeout
+    while True:
+        left = max(end - time.monotonic(), 0)
+        try:
+            return process.communicate(input, left if check is None else min(left, CHECK_SECONDS))
+        except subprocess.TimeoutExpired:
+            if check is None or left <= CHECK_SECONDS:
+                raise
+            # It has been given its input once.
+            input = ""
+            check()
 
 
 def stream(

@@ -57,6 +57,8 @@ class Entry:
         correlation_id: stands in the log lines of every service the request passed.
         code: of the refusal or failure; empty for the others.
         of: for `done` and `failed`, the index of the intent they end.
+        count: for how many alike refusals it stands: of a flood only the first ones have entries
+            of their own.
     """
 
     at: datetime
@@ -69,6 +71,7 @@ class Entry:
     correlation_id: str
     code: str = ""
     of: int | None = None
+    count: int = 1
 
 
 def encode(entry: Entry) -> bytes:
@@ -79,7 +82,11 @@ def encode(entry: Entry) -> bytes:
     """
     for problem in _problems(entry):
         raise EntryInvalid(problem)
-    return _text({**vars(entry), "at": _time_text(entry.at)})
+    fields = {**vars(entry), "at": _time_text(entry.at)}
+    if entry.count == 1:
+        # Almost every entry is one of one.
+        del fields["count"]
+    return _text(fields)
 
 
 def parse(data: bytes) -> Entry:
@@ -94,7 +101,10 @@ def parse(data: bytes) -> Entry:
         fields: Any = json.loads(data.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise EntryInvalid("the bytes are no JSON in ASCII") from error
-    if not isinstance(fields, dict) or fields.keys() != Entry.__dataclass_fields__.keys():
+    if (
+        not isinstance(fields, dict)
+        or fields.keys() | {"count"} != Entry.__dataclass_fields__.keys()
+    ):
         raise EntryInvalid("the fields are not those of an entry")
     entry = Entry(**{**fields, "at": _time(fields["at"])})
     if encode(entry) != data:
@@ -142,6 +152,10 @@ def _problems(entry: Entry) -> list[str]:
             found.append(f"code is no name of an error, which {entry.outcome} needs")
     elif entry.code != "":
         found.append(f"code is given, which {entry.outcome} has not")
+    if type(entry.count) is not int or not 1 <= entry.count < MAX_INDEX:
+        found.append("count is no number of requests")
+    elif entry.count > 1 and entry.outcome != "refused":
+        found.append(f"count is given, which {entry.outcome} has not")
     if entry.outcome in ("done", "failed"):
         if type(entry.of) is not int or not 0 <= entry.of < MAX_INDEX:
             found.append(f"of is no index of an intent, which {entry.outcome} needs")

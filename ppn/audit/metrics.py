@@ -27,6 +27,11 @@ class LogCollector(Collector):
         yield GaugeMetricFamily(
             "ppn_audit_published", "Entries that the published checkpoint covers.", now.published
         )
+        yield GaugeMetricFamily(
+            "ppn_audit_trouble",
+            "1 while the log cannot be published: what is appended since, no witness is told of.",
+            value=1 if now.trouble else 0,
+        )
         signed = GaugeMetricFamily(
             "ppn_audit_witnessed", "Entries that a witness has signed.", labels=["witness"]
         )

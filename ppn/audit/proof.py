@@ -19,6 +19,7 @@ from ppn.audit.entry import Entry, EntryInvalid, parse
 from ppn.audit.merkle import inclusion, leaf_hash, root_by_inclusion
 from ppn.audit.note import (
     MAX_NOTE_BYTES,
+    WITNESS,
     NoteInvalid,
     Signature,
     Verifier,
@@ -155,6 +156,12 @@ def check(bundle: Bundle, trusted: Verifier, witnesses: Sequence[Verifier] = ())
     note = parse_note(bundle.checkpoint.encode())
     checkpoint = verified(note.encode(), trusted)
     for witness in witnesses:
+        if witness.kind != WITNESS or witness.key == trusted.key:
+            raise NoteInvalid(
+                f"{witness.name} is no witness of {trusted.name}, but a log or its own key",
+                code="audit_key_wrong",
+                hint="name the key that a witness shows at /vkey",
+            )
         witness.signature_in(note)
     entries = []
     last = -1

@@ -37,11 +37,14 @@ from ppn.audit.witness.policy import KEY_HEADER
 from ppn.audit.witness.settings import WitnessAt
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
+from ppn.wire.problems import ProblemBody
 
 SECONDS = 10.0
 PUSH_SECONDS = 2.0
 MOST_SECONDS = 60.0
 MAX_ANSWER = 64 * 1024
+# A witness that cannot go on until someone looks at it.
+OWN_TROUBLE = frozenset({"witness_damaged", "witness_forgot"})
 
 log = structlog.get_logger("audit")
 
@@ -146,7 +149,7 @@ class Pusher:
                 hint="run `ppn audit verify` with the witness's checkpoint",
             )
         if status != httpx.codes.OK:
-            raise PushFailed(f"{self._witness.url} answers {status}")
+            raise _refused(self._witness.url, status, text)
         trusted = self._trusted(client)
         found = parse_note(data).text
         for one in parse_signatures(text):
@@ -210,6 +213,16 @@ class Pusher:
             say = log.error if code in ("audit_rollback", "audit_fork") else log.warning
             say("witness has not signed", witness=self._witness.name, code=code, error=str(error))
         self.status = replace(self.status, trouble=str(error), code=code)
+
+
+def _refused(url: str, status: int, text: str) -> PushFailed:
+    """What a witness says of itself when it does not sign."""
+    try:
+        problem = ProblemBody.model_validate_json(text)
+    except ValueError:
+        return PushFailed(f"{url} answers {status}")
+    code = problem.code if problem.code in OWN_TROUBLE else PushFailed.code
+    return PushFailed(f"{url} answers {status}: {problem.detail[:200]}", code=code)
 
 
 def _size(text: str) -> int:

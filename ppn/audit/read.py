@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
-from ppn.audit.batches import START, read_batches
-from ppn.audit.entry import Entry, EntryInvalid, parse
+from ppn.audit.batches import START, parse_commit, read_batches
+from ppn.audit.entry import Entry, EntryInvalid, ends, parse
 from ppn.audit.journal import NAME
 from ppn.errors import PpnError
 
 POLL_SECONDS = 0.5
+# Quotes inside a text are escaped: nothing but the field itself reads like this.
+INTENT = b'"outcome":"allowed"'
+# Some hundred thousand entries: far more than come while any one request is under way.
+UNENDED_BYTES = 64 << 20
 
 
 class LogMissing(PpnError):
@@ -81,9 +86,13 @@ def entries(folder: Path, wanted: Filter, *, follow: bool = False) -> Iterator[t
                     return
                 time.sleep(POLL_SECONDS)
     except OSError as error:
-        raise LogMissing(
-            f"cannot read {folder / NAME}: {error.strerror}", hint="name the folder of a log"
-        ) from error
+        raise _missing(folder, error) from error
+
+
+def _missing(folder: Path, error: OSError) -> LogMissing:
+    return LogMissing(
+        f"cannot read {folder / NAME}: {error.strerror}", hint="name the folder of a log"
+    )
 
 
 def _parsed(index: int, data: bytes) -> Entry:
@@ -93,3 +102,41 @@ def _parsed(index: int, data: bytes) -> Entry:
         raise EntryInvalid(
             f"entry {index}: {error.message}", hint="run `ppn audit verify`"
         ) from error
+
+
+def unended(folder: Path) -> dict[int, Entry]:
+    """Intents without an outcome near the end of a log, by index.
+
+    Args:
+        folder: the log's.
+
+    Raises:
+        LogMissing: no journal there, or not readable.
+        EntryInvalid: a line that is no entry: run `ppn audit verify`.
+    """
+    found: dict[int, bytes] = {}
+    try:
+        with open(folder / NAME, "rb") as file:
+            index, start = _near_the_end(file)
+            for batch in read_batches(file, start):
+                for data in batch.entries:
+                    if INTENT in data:
+                        found[index] = data
+                    elif (of := ends(data)) is not None:
+                        found.pop(of, None)
+                    index += 1
+    except OSError as error:
+        raise _missing(folder, error) from error
+    return {number: _parsed(number, data) for number, data in found.items()}
+
+
+def _near_the_end(file: BinaryIO) -> tuple[int, int]:
+    """The index of an entry that is not far from the end of a journal, and where it begins."""
+    start = max(file.seek(0, 2) - UNENDED_BYTES, 0)
+    if not start:
+        return 0, 0
+    file.seek(start)
+    while line := file.readline():
+        if commit := parse_commit(line):
+            return commit.size, file.tell()
+    return 0, 0

@@ -251,6 +251,32 @@ def fork(
         raise typer.Exit(EXIT_DAMAGED)
 
 
+@audit_app.command()
+def forget(
+    origin: Annotated[str, typer.Argument(help="The log's name, for example ppn/audit/relay.")],
+    folder: Annotated[Path, typer.Option(help="The witness's folder.")] = Path(
+        "/var/lib/ppn-witness"
+    ),
+) -> None:
+    """Let this node's witness accept a log anew: after its memory was lost, or the log began anew.
+
+    From then on it signs whatever history the log shows first. Compare the log with what others
+    know before (`ppn audit verify`). The witness must be stopped; what it knew is kept beside it.
+
+    Exit codes: 0 it accepts the log anew; 1 it runs, or its folder cannot be written.
+
+    Example: ppn audit forget ppn/audit/relay
+    """
+    from ppn.audit.witness.store import Store
+    from ppn.lock import folder_lock
+    from ppn.owner import acting_as_owner
+
+    with acting_as_owner(folder, "witness"), folder_lock(folder, timeout=1.0):
+        known = Store(folder).forget(origin, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    was = "is forgotten" if known else "was not known"
+    typer.echo(f"{origin} {was}: start the witness, and it takes the history that it is shown")
+
+
 def _report_fields(report: Report) -> dict[str, object]:
     return {
         "ok": not report.findings,
@@ -317,6 +343,8 @@ def _print(found: Iterable[tuple[int, Entry]], *, as_json: bool = False) -> None
         result = entry.outcome + (f" ({entry.code})" if entry.code else "")
         if entry.of is not None:
             result += f" of {entry.of}"
+        if entry.count > 1:
+            result += f", {entry.count} times"
         who = f"{json.dumps(entry.tenant)[1:-1] or '-'} from {json.dumps(entry.source)[1:-1]}"
         typer.echo(f"{index:>7}  {entry.at:%Y-%m-%d %H:%M:%S}  {who}: {what}: {result}")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 # A controller that is started anew is silent for a while; the move goes on.
 SILENT_SECONDS = 120.0
+CANCELLED = "move_cancelled"
 WORDS = {
     "preparing": "room is kept",
     "stopping": "the guest is stopped",
@@ -43,24 +44,33 @@ def move(
         typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids),
     ],
     node: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="NODE", help="Where it shall go.", autocompletion=node_names),
-    ],
+    ] = None,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Have it stay where it is; without NODE.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Move a VM to another node: it is stopped, copied and started there, with all it is and has.
 
     What the other node has no room for is refused before the VM is stopped, and a move that fails
     leaves the VM where it was. Interrupted, this command stops watching; the move goes on, and the
-    same command again watches it.
+    same command again watches it. With --cancel a move is called back; once the VM has been given
+    up by its node that is too late, and refused.
 
     Example: ppn vm move vm-odh2cxdxox2xydov laptop
     """
-    began = _asked(target, "POST", vm, {"node": node})
+    if cancel == (node is not None):
+        raise typer.BadParameter("say NODE, or --cancel")
+    began = _asked(target, "DELETE", vm) if cancel else _asked(target, "POST", vm, {"node": node})
     ended = _quietly(target, began) if as_json else _watched(target, began)
     if as_json:
         print_json(ended.model_dump(mode="json"))
-    elif ended.outcome == "done":
+    if cancel:
+        _say_cancelled(ended, as_json)
+        return
+    if not as_json and ended.outcome == "done":
         typer.echo(f"{vm} is on {ended.node} now: {_how(ended)}")
     if ended.outcome == "failed" or ended.problem is not None:
         _complain(ended)
@@ -121,6 +131,22 @@ def _how(report: MoveReport) -> str:
         return "see ppn vm show"
     ports = (f"port {port.guest} at {port.host}" for port in report.vm.ports)
     return ", ".join([report.vm.state, *([report.vm.address] if report.vm.address else []), *ports])
+
+
+def _say_cancelled(report: MoveReport, as_json: bool) -> None:
+    """Say where a VM stays, or that it was too late.
+
+    Raises:
+        PpnError: the move was given up for another reason, or had gone too far.
+    """
+    from ppn.fleet.moving.policy import committed
+
+    if report.outcome == "done":
+        raise committed(report.id, report.node)
+    if report.problem is None or report.problem.code != CANCELLED:
+        _complain(report)
+    if not as_json:
+        typer.echo(f"{report.id} stays on {report.source}: {_how(report)}")
 
 
 def _complain(report: MoveReport) -> None:

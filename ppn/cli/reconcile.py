@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,6 +142,7 @@ def verify(
     from ppn.pool.keys import fingerprint, load_public
 
     trusted = load_public(key) if key is not None else None
+    misdated: list[str] = []
     if file is not None and trusted is not None:
         read_report(file, trusted)
         count = 1
@@ -149,10 +151,15 @@ def verify(
         trusted = trusted or store.public()
         if file is not None:
             read_report(file, trusted)
-        count = 1 if file is not None else len(store.verify(trusted))
+        found = () if file is not None else store.verify(trusted)
+        count = 1 if file is not None else len(found)
+        misdated = [one.name for one, after in pairwise(found) if one.made > after.made]
     if as_json:
-        typer.echo(json.dumps({"ok": True, "reports": count, "key": fingerprint(trusted)}))
+        fields = {"ok": True, "reports": count, "key": fingerprint(trusted)}
+        typer.echo(json.dumps({**fields, "misdated": misdated}))
         return
+    for name in misdated:
+        typer.echo(f"{name} is dated later than the report after it: the clock was wrong then")
     typer.echo(f"{count} reports are sound, signed with key {fingerprint(trusted)}")
 
 

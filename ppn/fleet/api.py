@@ -206,6 +206,15 @@ async def show_move(request: Request, vm: VmName) -> MoveReport:
     return await service_of(request).mover.report(vm, asked_by(request))
 
 
+@router.delete("/vms/{vm}/move", status_code=202, summary="Call a VM's move back.")
+async def cancel_move(request: Request, vm: VmName) -> MoveReport:
+    """It stays where it was, and runs if it ran; refused once it has been given up there.
+
+    Its source may be giving it up at this moment: how the move ends, its report says.
+    """
+    return await service_of(request).mover.cancel(vm, asked_by(request))
+
+
 @router.get("/vms/{vm}/timeline", summary="The steps of a VM's last operations.")
 async def timeline(request: Request, vm: VmName, node: OfNode = None) -> dict[str, Any]:
     """With the time each step took, from the node that has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +76,13 @@ def grow_disk(path: Path, size_gib: int) -> None:
     _sync(path)
 
 
-def flatten_disk(path: Path, copy: Path) -> None:
+def flatten_disk(path: Path, copy: Path, check: Callable[[], None]) -> None:
     """Copy a disk that nobody uses into one that needs no base; what is empty takes no room.
 
     Args:
         path: the disk.
         copy: the copy; it appears under its name only when whole.
+        check: raises when the copying shall end; asked several times a second.
 
     Raises:
         CommandFailed: qemu-img could not, for example because a VM uses the disk.
@@ -91,6 +92,7 @@ def flatten_disk(path: Path, copy: Path) -> None:
         run(
             [QEMU_IMG, "convert", "-q", "-f", "qcow2", "-O", "qcow2", path, temporary],
             timeout=FLATTEN_SECONDS,
+            check=check,
         )
         _sync(temporary)
         os.replace(temporary, copy)

@@ -25,7 +25,7 @@ from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import Interface, Peer
 from ppn.mesh.status import PeerPath
 from ppn.mesh.tunnels import load_config
-from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
+from ppn.pool.tls import AGENT_CERTIFICATE, NODE_CERTIFICATE, NODE_TRUST
 from ppn.run import CommandFailed, run
 from ppn.wire.diagnosis import (
     CertificateReport,
@@ -151,7 +151,7 @@ def unmet(values: Mapping[str, str]) -> bool:
 
 
 def _certificates(paths: Paths, unread: list[Unread]) -> Iterator[CertificateReport]:
-    for file in (NODE_CERTIFICATE, NODE_TRUST):
+    for file in (NODE_CERTIFICATE, AGENT_CERTIFICATE, NODE_TRUST):
         path = paths.root / file.lstrip("/")
         if path.exists():
             yield from _looked("certificates", unread, partial(_bundle, path, file)) or ()

@@ -6,18 +6,16 @@ characters it holds, and can never become a key.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from pycdlib import PyCdlib
-
 from ppn.durable import write_atomic
 from ppn.host.lease import Lease
 from ppn.host.model import NodeNetwork
 from ppn.host.spec import VmSpec
+from ppn.iso9660 import volume
 
 VOLUME_LABEL = "cidata"
 # JSON text may hold these as they are; YAML forbids them or takes them for line breaks. Not all
@@ -60,22 +58,10 @@ def seed_image(spec: VmSpec, uuid: str, network: bytes | None = None) -> bytes:
         uuid: its identity.
         network: the document of `network_config`; None for a guest without a network.
     """
-    volume = PyCdlib()
-    volume.new(interchange_level=3, vol_ident=VOLUME_LABEL, joliet=3, rock_ridge="1.09")
-    documents = [
-        ("user-data", "/USERDATA.;1", user_data(spec)),
-        ("meta-data", "/METADATA.;1", meta_data(spec, uuid)),
-    ]
+    documents = {"user-data": user_data(spec), "meta-data": meta_data(spec, uuid)}
     if network is not None:
-        documents.append(("network-config", "/NETWORK.;1", network))
-    for name, plain, content in documents:
-        volume.add_fp(
-            io.BytesIO(content), len(content), plain, rr_name=name, joliet_path=f"/{name}"
-        )
-    image = io.BytesIO()
-    volume.write_fp(image)
-    volume.close()
-    return image.getvalue()
+        documents["network-config"] = network
+    return volume(VOLUME_LABEL, documents)
 
 
 def write_seed(path: Path, spec: VmSpec, uuid: str, network: bytes | None = None) -> None:

@@ -22,6 +22,11 @@ from ppn.mesh.peers import probe_address
 
 TABLE = "ppn"
 FILE = "/etc/nftables.d/ppn.nft"
+# Of each customer at each tenant proxy. Whose TLS handshake is not over counts, too: the proxy
+# itself does not see those.
+CONNECTIONS = 256
+# Who has how many, as the kernel counts them.
+COUNTED = "customer_connections"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def ruleset(pool: Pool, node: Node, services: Iterable[Service] = (SSH,)) -> str
         f"table inet {TABLE}",
         f"delete table inet {TABLE}",
         f"table inet {TABLE} {{",
+        *(_block(f"set {COUNTED}", _counted()) if pool.tenant_peers else ()),
         *(_block("chain prerouting", _customers(pool, services)) if pool.tenant_peers else ()),
         *_block("chain input", _input(pool, node, services)),
         *_block("chain forward", _forward(pool, node, services)),
@@ -82,6 +88,10 @@ def _customers(pool: Pool, services: tuple[Service, ...]) -> Iterator[str]:
             port = f"{service.protocol} dport {service.port}"
             yield f"{theirs} ip daddr {_set(found)} {port} accept"
     yield f"{theirs} counter drop"
+
+
+def _counted() -> Iterator[str]:
+    yield "type ipv4_addr; size 65536; flags dynamic;"
 
 
 def _customers_set(pool: Pool) -> str:
@@ -107,10 +117,13 @@ def _input(pool: Pool, node: Node, services: tuple[Service, ...]) -> Iterator[st
     yield f"ip6 saddr {probes} meta l4proto ipv6-icmp accept"
     for service in services:
         if service.for_tenants and pool.tenant_peers and service.is_on(node):
-            yield (
+            theirs = (
                 f"ip saddr {_customers_set(pool)} ip daddr {node.address}"
-                f" {service.protocol} dport {service.port} accept"
+                f" {service.protocol} dport {service.port}"
             )
+            over = f"add @{COUNTED} {{ ip saddr ct count over {CONNECTIONS} }}"
+            yield f"{theirs} ct state new {over} counter drop"
+            yield f"{theirs} accept"
     # Customers end here. Answers may come from a range behind a node; questions may not.
     yield f"ip saddr != {_set([*nodes, *_ranges(pool)])} counter drop"
     yield "ct state established,related accept"

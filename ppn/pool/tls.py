@@ -12,8 +12,11 @@ from ppn.errors import PpnError
 from ppn.pool.certificates import NODE_PREFIX, ROLE_PREFIX
 
 # Where every node has them, whichever services it runs.
-NODE_KEY = "/etc/ppn/tls/node.key"
-NODE_CERTIFICATE = "/etc/ppn/tls/node.crt"
+NODE_STEM = "/etc/ppn/tls/node"
+NODE_KEY, NODE_CERTIFICATE = f"{NODE_STEM}.key", f"{NODE_STEM}.crt"
+# The host agent's own: no service that speaks to others is given this key.
+AGENT_STEM = "/etc/ppn/tls/agent"
+AGENT_KEY, AGENT_CERTIFICATE = f"{AGENT_STEM}.key", f"{AGENT_STEM}.crt"
 NODE_TRUST = "/etc/ppn/tls/trust.crt"
 # For plain HTTP inside the mesh: without it, httpx reads every public authority for each question.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

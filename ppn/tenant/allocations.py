@@ -153,25 +153,25 @@ class Allocations:
             lambda there: transitions.end_removal(there, begun.operation, now, gone=gone),
         )
 
-    def forget(self, seen: Allocation, *, now: datetime) -> bool:
-        """Free a reservation whose VM was surely never made, unless something happened since.
+    def replace(self, seen: Allocation, left: Allocation | None) -> bool:
+        """Put what is known now in an allocation's place, unless anything happened since.
 
         Args:
             seen: as it was when it was decided.
-            now: the time.
+            left: what is left of it; None for nothing.
 
         Returns:
-            Whether it was freed.
+            Whether nothing had happened.
         """
-        freed = False
+        same = False
 
-        def unless_busy(there: Allocation) -> Allocation | None:
-            nonlocal freed
-            freed = transitions.is_abandoned(there, seen.operation, now)
-            return None if freed else there
+        def unless_changed(there: Allocation) -> Allocation | None:
+            nonlocal same
+            same = there == seen
+            return left if same else there
 
-        self._step(seen.vm, unless_busy)
-        return freed
+        self._step(seen.vm, unless_changed)
+        return same
 
     def allocation(self, tenant: str | None, vm: str) -> Allocation:
         """What a VM takes: the guard of every request about one (TEN-05).

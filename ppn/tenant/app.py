@@ -11,13 +11,16 @@ import structlog
 from starlette.types import ASGIApp
 
 from ppn.audit.checkpoint import origin_of
+from ppn.audit.entry import EntryInvalid
 from ppn.audit.log import Log
 from ppn.audit.metrics import LogCollector
+from ppn.audit.read import LogMissing
 from ppn.notify import notify
 from ppn.pool.tls import TlsFiles
 from ppn.tenant.api import check_source
 from ppn.tenant.door import Door
 from ppn.tenant.openapi import bare_app
+from ppn.tenant.records import interrupted
 from ppn.tenant.service import Service, assemble
 from ppn.tenant.settings import TenantSettings
 from ppn.tenant.store import Store
@@ -25,8 +28,6 @@ from ppn.tenant.sweeper import Sweeper
 from ppn.wire.listen import check_mesh_address
 from ppn.wire.web import Edge
 
-# Longer orders than this nobody has: user data is the longest part of one.
-MAX_BODY_BYTES = 1024 * 1024
 # How soon a changed certificate is taken over, owed outcomes are written, and systemd hears of us.
 WATCH_SECONDS = 1.0
 # Requests under way end within this; what is open after it, the sweeper of the next process ends.
@@ -46,7 +47,7 @@ def create_app(service: Service) -> ASGIApp:
     app.state.guard = service.guard
     settings = service.settings
     own = frozenset(str(one) for one in (*settings.controllers, settings.address))
-    return Edge(app, lambda source, path: check_source(own, source, path), MAX_BODY_BYTES)
+    return Edge(app, lambda source, path: check_source(own, source, path), max_body=None)
 
 
 async def serve(settings: TenantSettings, key: Path) -> None:
@@ -65,11 +66,22 @@ async def serve(settings: TenantSettings, key: Path) -> None:
         origin = origin_of(settings.name)
         with Log.open(settings.audit, origin, settings.audit_key, settings.witnesses) as audit:
             service = assemble(settings, store, audit)
+            end_interrupted(service)
             service.collectors.register(LogCollector(audit.status))
             door = Door(create_app(service), TlsFiles(key, settings.certificate, settings.trust))
             await run(service, door)
     finally:
         store.close()
+
+
+def end_interrupted(service: Service) -> None:
+    """Have the audit log told of what an earlier process began and did not see the end of."""
+    settings = service.settings
+    try:
+        service.records.owed.extend(interrupted(settings.audit, settings.lease_seconds))
+    except (LogMissing, EntryInvalid) as error:
+        # Questions can be answered still; what else is wrong, the log itself says.
+        log.error("intents of an earlier process not ended", error=str(error))
 
 
 async def run(service: Service, door: Door) -> None:
@@ -90,7 +102,7 @@ async def run(service: Service, door: Door) -> None:
     port = await door.open(settings.address, settings.port)
     log.info("started", node=settings.name, address=str(settings.address), port=port)
     notify("READY=1", f"STATUS=listens on {settings.address}:{port}")
-    sweeper = Sweeper(service.store, settings.fleet, settings.address, _now)
+    sweeper = Sweeper(service.store, settings.fleet, settings.address, _now, service.records)
     tasks = [
         loop.create_task(watch(service, door)),
         loop.create_task(sweeper.run(settings.sweep_seconds)),
@@ -103,7 +115,7 @@ async def run(service: Service, door: Door) -> None:
     # What the watcher had in hand is owed again before the last look.
     await asyncio.wait(tasks)
     await door.close(GRACE_SECONDS)
-    await service.records.settle()
+    await service.records.settle(last=True)
     await service.close()
     for task in done:
         task.result()

@@ -10,7 +10,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.identity import vm_id
@@ -31,7 +32,6 @@ from ppn.wire.tenant import TenantOrder
 
 QUESTION_SECONDS = 15.0
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -75,14 +75,10 @@ class Changes:
         wanted = VmOrder(owner=visit.tenant, **dict(order))
         key = key or secrets.token_hex(16)
         visit.vm = vm_id(wanted.owner, key)
+        vm, amount, lease = visit.vm, amount_of(wanted), self.lease_seconds
         there = await self._stored(
             visit,
-            self.store.reserve,
-            wanted.owner,
-            visit.vm,
-            amount_of(wanted),
-            lease_seconds=self.lease_seconds,
-            now=_now(),
+            lambda now: self.store.reserve(wanted.owner, vm, amount, lease_seconds=lease, now=now),
         )
         known = there.state == "settled"
         # Until the pool is asked; and when it says so.
@@ -99,7 +95,7 @@ class Changes:
                 await self._settle(visit)
         except PpnError:
             if nothing_made:
-                await self._stored(visit, self.store.release, visit.vm)
+                await self._stored(visit, lambda _: self.store.release(vm))
             raise
         return answer, not known
 
@@ -129,7 +125,7 @@ class Changes:
     async def _settle(self, visit: Visit) -> None:
         """Say that a VM is made; one whose reservation has ended meanwhile is taken back."""
         try:
-            await self._stored(visit, self.store.settle, visit.vm, now=_now())
+            await self._stored(visit, lambda now: self.store.settle(visit.vm, now=now))
         except Refusal:
             await self.ask(visit, "DELETE", f"/v1/vms/{visit.vm}")
             raise
@@ -142,15 +138,13 @@ class Changes:
         """
         begun: Allocation | None = None
         gone: bool | None = None
+        vm, lease = visit.vm, self.lease_seconds
         try:
             async with self.records.intent(visit):
                 # Not before: the sweeper carries out a removal that it finds begun (TEN-10).
                 begun = await self._stored(
                     visit,
-                    self.store.begin_removal,
-                    visit.vm,
-                    lease_seconds=self.lease_seconds,
-                    now=_now(),
+                    lambda now: self.store.begin_removal(vm, lease_seconds=lease, now=now),
                 )
                 gone = await self._remove(visit)
         except PpnError as error:
@@ -159,7 +153,10 @@ class Changes:
             raise
         finally:
             if begun is not None and gone is not None:
-                await self._stored(visit, self.store.end_removal, begun, gone=gone, now=_now())
+                await self._stored(visit, partial(self._end_removal, begun, gone))
+
+    def _end_removal(self, begun: Allocation, gone: bool, now: datetime) -> None:
+        self.store.end_removal(begun, gone=gone, now=now)
 
     async def _remove(self, visit: Visit) -> bool:
         try:
@@ -249,20 +246,19 @@ class Changes:
             raise
         finally:
             if takes is not None:
-                await self._stored(visit, self.store.end_change, begun, takes, now=_now())
+                await self._stored(visit, partial(self._end_change, begun, takes))
+
+    def _end_change(self, begun: Allocation, amount: Amount, now: datetime) -> None:
+        self.store.end_change(begun, amount, now=now)
 
     async def _begin(self, visit: Visit, to: Amount) -> Allocation:
+        vm, lease = visit.vm, self.lease_seconds
         begun = await self._stored(
-            visit,
-            self.store.begin_change,
-            visit.vm,
-            to,
-            lease_seconds=self.lease_seconds,
-            now=_now(),
+            visit, lambda now: self.store.begin_change(vm, to, lease_seconds=lease, now=now)
         )
         if begun.amount != visit.own.amount:
             # Another change came between; `to` was reckoned from what no longer holds.
-            await self._stored(visit, self.store.end_change, begun, begun.amount, now=_now())
+            await self._stored(visit, partial(self._end_change, begun, begun.amount))
             raise busy(visit.vm, "another change of it came first")
         return begun
 
@@ -282,12 +278,12 @@ class Changes:
         seconds = min(self.seconds, QUESTION_SECONDS) if method == "GET" else self.seconds
         return await self.fleet.ask(Call(method, path, visit.correlation_id, seconds, body, key))
 
-    async def _stored(
-        self, visit: Visit, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def _stored(self, visit: Visit, work: Callable[[datetime], T]) -> T:
+        """Do something with the store at its turn.
+
+        Args:
+            visit: the request.
+            work: what to do; given the time then, for a lease begins when it is written.
+        """
         async with self.gates.turn(visit.tenant):
-            return await self.threads.call(work, *args, **kwargs)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+            return await self.threads.call(lambda: work(datetime.now(UTC)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,16 +24,16 @@ from ppn.tenant.limits import Lanes, Rates
 from ppn.tenant.metrics import Counts
 from ppn.tenant.model import Allocation, Token
 from ppn.tenant.records import Records
+from ppn.tenant.sources import Sources
 from ppn.tenant.store import Store
 from ppn.tenant.threads import Threads
 from ppn.tenant.view import told
+from ppn.wire.bodies import Bodies
 from ppn.wire.web import correlation_of
 
 # A route with this tag is for tokens of that scope alone.
 OPERATOR = "operator"
 BEARER = re.compile(r"bearer +(?P<text>\S{1,256}) *", re.ASCII | re.IGNORECASE)
-# Of what is refused for its rate, one entry a caller and minute: a flood cannot fill the log.
-FLOOD_RATE = 1 / 60
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -112,24 +112,24 @@ class Guard:
         threads: the store's calls, away from the loop.
         records: the audit log.
         counts: what is counted.
+        known: from where whose tokens are good.
         sources: how often an address may ask.
         tenants: how often a tenant may ask.
         changes: how many changes of a tenant are under way at once.
         questions: how many questions of a tenant are.
+        bodies: how much the changes of a tenant may send at once.
     """
 
     store: Store
     threads: Threads
     records: Records
     counts: Counts
+    known: Sources
     sources: Rates
     tenants: Rates
     changes: Lanes
     questions: Lanes
-    floods: Rates = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.floods = Rates(FLOOD_RATE, 1, self.sources.clock)
+    bodies: Bodies
 
     async def admit(self, request: Request, route: APIRoute, answer: Handler) -> Response:
         """Answer a request, if it may be asked.
@@ -193,7 +193,11 @@ class Guard:
             if "vm" in request.path_params:
                 visit.vm = request.path_params["vm"]
                 visit.allocation = await self._known(visit.vm, token)
-            return await answer(request)
+            if request.method == "GET":
+                return await answer(request)
+            # Not before: a stranger's body takes no memory, and an unknown VM's neither.
+            async with self.bodies.read(caller, request.receive) as receive:
+                return await answer(Request(request.scope, receive))
 
     async def _known(self, vm: str, token: Token) -> Allocation:
         """What the store has of a VM that a token may be used for.
@@ -214,15 +218,17 @@ class Guard:
         if found is None:
             raise tokens.refused()
         visit.token_id = tokens.id_of(found["text"]) or ""
-        return await self.threads.call(
+        token = await self.threads.call(
             self.store.authenticate, found["text"], now=datetime.now(UTC)
         )
+        if not self.known.take(visit.source, token):
+            log.warning("token of another's", token=token.id, source=visit.source)
+            raise tokens.refused()
+        return token
 
     async def _note(self, visit: Visit, request: Request, code: str) -> AuditUnavailable | None:
         """Write down that a change was refused, unless its outcome says so; what keeps from it."""
         if request.method == "GET" or visit.intended:
-            return None
-        if code == "rate_limited" and not self.floods.passes(visit.tenant or visit.source):
             return None
         visit.vm = visit.vm or request.path_params.get("vm", "")
         try:

@@ -78,10 +78,6 @@ class Rates:
                 hint=f"ask again in {wait:.1f} s",
             )
 
-    def passes(self, caller: str) -> bool:
-        """Count something; whether it is within the rate."""
-        return self._take(caller) == 0
-
     def _take(self, caller: str) -> float:
         now = self.clock()
         bucket = self.buckets.get(caller)

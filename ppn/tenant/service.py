@@ -14,8 +14,16 @@ from ppn.tenant.limits import Lanes, Rates
 from ppn.tenant.metrics import Counts
 from ppn.tenant.records import Appends, Records
 from ppn.tenant.settings import TenantSettings
+from ppn.tenant.sources import Sources
 from ppn.tenant.store import Store
 from ppn.tenant.threads import Threads
+from ppn.wire.bodies import Bodies
+
+# Longer orders than this nobody has: user data is the longest part of one.
+MAX_BODY_BYTES = 1024 * 1024
+# Parsed, a body takes many times its length; the unit has 1 GiB.
+BODIES_OF_ONE = 4 * MAX_BODY_BYTES
+BODIES_OF_ALL = 16 * MAX_BODY_BYTES
 
 
 @dataclass(frozen=True)
@@ -80,5 +88,10 @@ def assemble(settings: TenantSettings, store: Store, audit: Appends) -> Service:
         tenants=Rates(limits.rate, limits.burst, clock),
         changes=Lanes(limits.changes, limits.waiting, limits.wait_seconds),
         questions=Lanes(limits.questions, limits.waiting, limits.wait_seconds),
+        known=Sources(
+            nodes=frozenset(str(one) for one in settings.nodes),
+            peers={str(one.address): one.tenant for one in settings.peers},
+        ),
+        bodies=Bodies(MAX_BODY_BYTES, BODIES_OF_ONE, BODIES_OF_ALL),
     )
     return Service(settings, store, threads, records, fleet, changes, guard, collectors)

@@ -49,6 +49,15 @@ class Limits(BaseModel):
     wait_seconds: float = Field(default=30.0, gt=0, le=600)
 
 
+class PeerOf(BaseModel):
+    """A customer's machine: tokens of its tenant are good from its address, and no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: IPv4Address
+    tenant: str
+
+
 class TenantSettings(BaseModel):
     """What a tenant proxy is told by the inventory.
 
@@ -59,6 +68,8 @@ class TenantSettings(BaseModel):
         port: the TCP port it listens on.
         controllers: mesh addresses of every fleet controller.
         controller_port: theirs.
+        nodes: mesh addresses of the pool's nodes, from which every token is good.
+        peers: the customers' machines.
         store: URL of the tenant store; all proxies of a pool have the same.
         audit: the folder of its audit log.
         certificate: its server certificate.
@@ -80,6 +91,8 @@ class TenantSettings(BaseModel):
     port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     controllers: Annotated[tuple[IPv4Address, ...], Field(min_length=1, max_length=64)]
     controller_port: int = Field(default=FLEET_PORT, ge=1, le=65535)
+    nodes: Annotated[tuple[IPv4Address, ...], Field(max_length=65536)] = ()
+    peers: Annotated[tuple[PeerOf, ...], Field(max_length=65536)] = ()
     store: str = DEFAULT_STORE
     audit: Path = Path("/var/lib/ppn-tenant/audit")
     audit_key: Path = Path("/var/lib/ppn-tenant/audit.key")

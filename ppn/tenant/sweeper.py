@@ -2,110 +2,52 @@
 
 A proxy that dies, or a controller that does not answer in time, leaves a reservation, a change or a
 removal open. It stays counted until every fleet controller has said how it ended: nothing that may
-still run is ever freed.
+still run is ever freed. What is done about it stands in the audit log like any change.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address
-from typing import Any, Literal, cast
 
 import httpx
 import structlog
-from pydantic import ValidationError
 
 from ppn.errors import PpnError
-from ppn.fleet.peers import Stage
 from ppn.pool.tls import NO_TLS
-from ppn.tenant.model import Allocation, Amount
-from ppn.tenant.policy import amount_of
+from ppn.tenant.asking import Asking
+from ppn.tenant.model import Allocation
+from ppn.tenant.records import Records
 from ppn.tenant.store import Store
-from ppn.wire.heartbeat import VmReport
-from ppn.wire.model import CORRELATION_HEADER
-from ppn.wire.problems import ProblemBody
+from ppn.tenant.verdict import Verdict, concluded, decide
 
-LOOK_SECONDS = 5.0
-REMOVE_SECONDS = 60.0
 AT_ONCE = 8
-# States in which a node does not say yet whether there is, or will be, such a VM.
-UNDECIDED = frozenset({"creating", "unknown"})
 
 log = structlog.get_logger("sweeper")
 
 
-@dataclass(frozen=True)
-class View:
-    """What one controller says of a VM.
+@dataclass
+class Swept:
+    """Something open, as the audit log names what is done about it.
 
     Args:
-        stage: how far it is with making it; None when it has nothing to do with it.
-        vm: the VM as its node reported it; None when every node says that it has none.
-        stale: that node has not been heard of lately.
+        operation: for example `sweep_remove`.
+        source: the address of the proxy that does it.
+        correlation_id: as the controllers are told.
+        vm: it is about.
+        tenant: whose.
     """
 
-    stage: Stage | None = None
-    vm: VmReport | None = None
-    stale: bool = False
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether it neither knows of such a VM, nor is about to have it made."""
-        return self.vm is None and self.stage in (None, "told")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is to be done about something open.
-
-    Args:
-        what: `wait` for another look; `settle` a VM that is there; `forget` one that was surely
-            never made; `resize` to what it takes now; `remove` what is still there; `gone` when
-            nothing of it is left.
-        amount: what it takes, for `resize`.
-        reason: why, for the log.
-    """
-
-    what: Literal["wait", "settle", "forget", "resize", "remove", "gone"]
-    amount: Amount | None = None
-    reason: str = ""
-
-
-def decide(open_one: Allocation, views: Sequence[View | None]) -> Verdict:
-    """What became of something open.
-
-    Args:
-        open_one: a reservation, change or removal at which no request is any more.
-        views: what every controller of the pool says; None for one that does not say.
-    """
-    heard = [view for view in views if view is not None]
-    nowhere = len(heard) == len(views) and all(view.is_nothing for view in heard)
-    if any(view.vm is not None and view.vm.owner != open_one.tenant for view in heard):
-        return Verdict("wait", reason="a VM of this id belongs to somebody else")
-    there = [view for view in heard if view.vm is not None and view.vm.state not in UNDECIDED]
-    if open_one.state == "removing":
-        return Verdict("gone") if nowhere else Verdict("remove")
-    if open_one.state == "settled":
-        return _changed(open_one, there)
-    if there:
-        return Verdict("settle")
-    if nowhere:
-        return Verdict("forget")
-    return Verdict("wait", reason="a controller is silent, not sure, or making it")
-
-
-def _changed(open_one: Allocation, there: Sequence[View]) -> Verdict:
-    """What a VM takes once its change is over, where all who see it agree."""
-    amounts = {amount_of(view.vm) for view in there if view.vm is not None and not view.stale}
-    if len(amounts) != 1 or any(view.stale for view in there):
-        return Verdict("wait", reason="its node is silent, or not all controllers agree")
-    amount = amounts.pop()
-    if not amount.fits(open_one.held):
-        return Verdict("wait", reason="it is larger than anybody asked for")
-    return Verdict("resize", amount)
+    operation: str
+    source: str
+    correlation_id: str
+    vm: str
+    tenant: str
+    token_id: str = ""
+    intended: bool = False
 
 
 @dataclass
@@ -117,12 +59,17 @@ class Sweeper:
         controllers: base URLs of every fleet controller of the pool.
         address: the mesh address to ask from; None for any.
         clock: the time, as the store's leases count it.
+        records: the audit log.
+        removals: those it has begun, by the name of the operation and in the order they were last
+            tried: how the audit log names each, and the index of its intent.
     """
 
     store: Store
     controllers: Sequence[str]
     address: IPv4Address | None
     clock: Callable[[], datetime]
+    records: Records
+    removals: dict[str, tuple[Swept, int]] = field(default_factory=dict)
 
     async def run(self, seconds: float) -> None:
         """Go on for ever.
@@ -140,125 +87,89 @@ class Sweeper:
     async def sweep(self) -> int:
         """Look once at everything open; returns how much still is.
 
+        Removals come last, and a few at a time: a node that is silent lets each take long.
+
         Raises:
             StoreUnavailable: the store cannot be used.
         """
         expired = await asyncio.to_thread(self.store.expired, self.clock())
+        await self._end_others({one.operation for one in expired})
         if not expired:
             return 0
         gate = asyncio.Semaphore(AT_ONCE)
         source = str(self.address) if self.address is not None else None
         transport = httpx.AsyncHTTPTransport(verify=NO_TLS, local_address=source)
-        async with httpx.AsyncClient(transport=transport, timeout=LOOK_SECONDS) as client:
+        async with httpx.AsyncClient(transport=transport) as client:
+            asking = Asking(client, self.controllers)
 
-            async def end(one: Allocation) -> bool:
+            async def look(one: Allocation) -> Verdict | None:
                 async with gate:
-                    return await self._end(client, one)
+                    return await self._look(asking, one)
 
-            ended = await asyncio.gather(*(end(one) for one in expired))
-        return ended.count(False)
+            verdicts = await asyncio.gather(*(look(one) for one in expired))
+            left = [pair for pair in zip(expired, verdicts, strict=True) if pair[1] is not None]
+            await self._remove(
+                [one for one, what in left if what and what.what == "remove"], asking
+            )
+        return len(left)
 
-    async def _end(self, client: httpx.AsyncClient, one: Allocation) -> bool:
-        """Whether something open came to its end."""
-        ask = Asking(client, one)
-        verdict = decide(one, await ask.views(self.controllers))
+    async def _look(self, asking: Asking, one: Allocation) -> Verdict | None:
+        """Find out what became of something open; None when that ended it."""
+        verdict = decide(one, await asking.views(one))
         log.info("swept", vm=one.vm, tenant=one.tenant, state=one.state, what=verdict.what,
                  reason=verdict.reason)  # fmt: skip
-        if verdict.what == "remove" and await asyncio.to_thread(self._is_still_open, one):
-            # What it did is seen at the next look.
-            await ask.remove(self.controllers)
         if verdict.what in ("wait", "remove"):
-            return False
+            return verdict
         try:
-            await asyncio.to_thread(self._say, one, verdict)
+            return None if await self._conclude(one, verdict) else verdict
         except PpnError as error:
             log.warning("not swept", vm=one.vm, error=str(error))
-            return False
-        return True
+            return verdict
 
-    def _is_still_open(self, one: Allocation) -> bool:
-        """Whether a removal is under way still, and nothing else of the same id since."""
+    async def _conclude(self, one: Allocation, verdict: Verdict) -> bool:
+        """Say how something open ended, unless something happened since; whether it was said."""
+        swept, index = self.removals.pop(one.operation, (None, 0))
+        if swept is None:
+            what = "remove" if verdict.what == "gone" else verdict.what
+            swept = self._named(one, what)
+            index = await self.records.begin(swept)
+        said, code = False, "store_unavailable"
         try:
-            return self.store.allocation(one.tenant, one.vm).operation == one.operation
+            left = concluded(one, verdict, self.clock())
+            said = await asyncio.to_thread(self.store.replace, one, left)
+            code = "" if said else "vm_busy"
+        finally:
+            await self.records.end(swept, index, code)
+        return said
+
+    async def _remove(self, wanted: list[Allocation], asking: Asking) -> None:
+        """Ask the pool for some of the removals, those first that were not tried for longest."""
+        tried = {operation: place for place, operation in enumerate(self.removals)}
+        wanted.sort(key=lambda one: tried.get(one.operation, -1))
+        await asyncio.gather(*(self._remove_one(one, asking) for one in wanted[:AT_ONCE]))
+
+    async def _remove_one(self, one: Allocation, asking: Asking) -> None:
+        """Ask for a removal; what it did is seen at the next look."""
+        try:
+            if await asyncio.to_thread(self.store.allocation, one.tenant, one.vm) != one:
+                # A request is at it again.
+                return
+            begun = self.removals.pop(one.operation, None)
+            if begun is None:
+                swept = self._named(one, "remove")
+                begun = swept, await self.records.begin(swept)
+            self.removals[one.operation] = begun
         except PpnError as error:
             log.info("not removed", vm=one.vm, error=str(error))
-            return False
+            return
+        await asking.remove(one)
 
-    def _say(self, one: Allocation, verdict: Verdict) -> None:
-        now = self.clock()
-        if verdict.what == "settle":
-            self.store.settle(one.vm, now=now)
-        elif verdict.what == "forget":
-            self.store.forget(one, now=now)
-        elif verdict.what == "gone":
-            self.store.end_removal(one, gone=True, now=now)
-        elif verdict.amount is not None:
-            self.store.end_change(one, verdict.amount, now=now)
+    async def _end_others(self, expired: set[str]) -> None:
+        """Write down that removals begun here were ended, or taken up again, by somebody else."""
+        for operation in self.removals.keys() - expired:
+            swept, index = self.removals.pop(operation)
+            await self.records.end(swept, index, "ended_elsewhere")
 
-
-@dataclass(frozen=True)
-class Answer:
-    """A controller's answer: `said` when it is one, with a body unless it knows no such VM."""
-
-    said: bool
-    body: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Asking:
-    """Questions to the fleet controllers about one VM.
-
-    Args:
-        client: speaks HTTP.
-        about: the allocation of the VM.
-    """
-
-    client: httpx.AsyncClient
-    about: Allocation
-
-    async def views(self, controllers: Sequence[str]) -> list[View | None]:
-        """What each controller says; None for one that does not.
-
-        First what all of them are making: one that ends between the two questions is found by the
-        second, and the other way round it would be missed.
-        """
-        vm = self.about.vm
-        stages = await asyncio.gather(*(self._get(f"{url}/v1/intents/{vm}") for url in controllers))
-        founds = await asyncio.gather(*(self._get(f"{url}/v1/vms/{vm}") for url in controllers))
-        return [_view(stage, found) for stage, found in zip(stages, founds, strict=True)]
-
-    async def remove(self, controllers: Sequence[str]) -> None:
-        """Ask for the removal, one controller after the other, until one has done it."""
-        for url in controllers:
-            answer = await self._ask("DELETE", f"{url}/v1/vms/{self.about.vm}", REMOVE_SECONDS)
-            if answer.said and answer.body is not None:
-                return
-
-    async def _get(self, url: str) -> Answer:
-        return await self._ask("GET", url, LOOK_SECONDS)
-
-    async def _ask(self, method: str, url: str, seconds: float) -> Answer:
-        headers = {CORRELATION_HEADER: f"sweep-{self.about.operation}"}
-        try:
-            answer = await self.client.request(method, url, headers=headers, timeout=seconds)
-            if answer.is_success:
-                return Answer(said=True, body=answer.json())
-            problem = ProblemBody.model_validate_json(answer.content)
-        except (httpx.HTTPError, ValueError) as error:
-            log.warning("controller not asked", url=url, error=str(error))
-            return Answer(said=False)
-        return Answer(said=problem.code == "vm_unknown")
-
-
-def _view(stage: Answer, found: Answer) -> View | None:
-    if not stage.said or not found.said:
-        return None
-    view = View(cast(Stage, stage.body.get("stage", "going")) if stage.body else None)
-    if found.body is None:
-        return view
-    try:
-        report = VmReport.model_validate(found.body.get("vm"), strict=False)
-    except ValidationError as error:
-        log.warning("answer not understood", error=str(error))
-        return None
-    return replace(view, vm=report, stale=found.body.get("stale", False))
+    def _named(self, one: Allocation, what: str) -> Swept:
+        source = "" if self.address is None else str(self.address)
+        return Swept(f"sweep_{what}", source, f"sweep-{one.operation}", one.vm, one.tenant)

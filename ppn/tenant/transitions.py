@@ -84,8 +84,11 @@ def begin_change(
 
 
 def end_change(there: Allocation, operation: str, amount: Amount, now: datetime) -> Allocation:
-    """A VM of which it is known what it takes now; whatever else began since is left alone."""
-    if there.operation != operation or there.pending is None:
+    """A VM of which it is known what it takes now; whatever else began since is left alone.
+
+    A request that took longer than its lease knows better than the sweeper, which looked before.
+    """
+    if there.operation != operation or there.state != "settled":
         return there
     return replace(there, amount=amount, pending=None, since=now)
 
@@ -134,18 +137,6 @@ def end_removal(
         return left
     # A change that was open before is open again, and for the sweeper to find out.
     return replace(left, state="settled", since=now, until=now)
-
-
-def is_abandoned(there: Allocation, operation: str, now: datetime) -> bool:
-    """Whether a reservation is still the one that was looked at, with no request at it.
-
-    Args:
-        there: the allocation.
-        operation: the one that was looked at.
-        now: the time.
-    """
-    same = there.operation == operation and there.state == "reserved"
-    return same and not there.is_busy(now)
 
 
 def busy(vm: str, why: str) -> Refusal:

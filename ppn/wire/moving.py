@@ -246,17 +246,23 @@ class Prepared(Wire):
 
 
 class Greeting(Wire):
-    """What the sender must know.
+    """What the sender must know, signed by the destination's agent.
 
     Args:
         key: the destination agent's public key for this move, as base64.
         have: bytes that have come, by file.
         stage: how far the destination is.
+        manifest: SHA-256 of the manifest as it came; empty while it has not.
+        certificate: of the key that signed this, in PEM.
+        signature: over all else, the VM, the move and the source, as base64.
     """
 
     key: PublicKey
     have: dict[str, int]
     stage: Stage
+    manifest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    certificate: str = Field(default="", max_length=16384)
+    signature: str = Field(default="", max_length=128)
 
 
 class Delivered(Wire):

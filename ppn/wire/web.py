@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
@@ -16,11 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from ppn.errors import PpnError, Refusal
+from ppn.wire.bodies import whole_body
 from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, Malformed
 from ppn.wire.problems import MEDIA_TYPE, problem_of, status_of
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-BODY_SECONDS = 10.0
 # What a client is told beside the problem.
 HEADERS_OF_STATUS = {
     401: {"WWW-Authenticate": "Bearer"},
@@ -34,20 +33,17 @@ Gate = Callable[[str, str], None]
 log = structlog.get_logger("http")
 
 
-class BodyRefused(Refusal):
-    """A body over the bounds."""
-
-
 class Edge:
     """The outermost layer of a service: every request passes it and leaves one log line.
 
     Args:
         app: the service.
         gate: says who may ask what.
-        max_body: bytes a body may have.
+        max_body: bytes a body may have; None where the service itself reads them, once it knows
+            whose they are.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, max_body: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, max_body: int | None = MAX_BODY_BYTES) -> None:
         self._app = app
         self._gate = gate
         self._max_body = max_body
@@ -75,7 +71,9 @@ class Edge:
             try:
                 _check_path(scope["path"])
                 self._gate(source, scope["path"])
-                await self._app(scope, await _whole_body(receive, self._max_body), answer)
+                if self._max_body is not None:
+                    receive = await whole_body(receive, self._max_body, _uncounted)
+                await self._app(scope, receive, answer)
             except Refusal as refusal:
                 await problem_response(refusal, correlation_id)(scope, receive, answer)
             finally:
@@ -87,6 +85,10 @@ class Edge:
                     status=status,
                     milliseconds=round((time.monotonic() - started) * 1000, 1),
                 )
+
+
+def _uncounted(_: int) -> None:
+    """Each body has its own bound, and the callers are few."""
 
 
 def correlation_of(request: Request) -> str:
@@ -175,49 +177,3 @@ def _check_path(path: str) -> None:
             constraint="wire contract",
             hint="see /openapi.json",
         )
-
-
-async def _whole_body(receive: Receive, most: int) -> Receive:
-    """Read a request's body, bounded in size and time, and return a receiver that gives it out.
-
-    Raises:
-        BodyRefused: too long, or too slow.
-    """
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    return _replayed(message, receive)
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > most:
-                    raise BodyRefused(
-                        "the body is too long",
-                        code="body_too_long",
-                        constraint="bytes of a body",
-                        wanted=len(body),
-                        free=most,
-                        unit="byte",
-                        hint="send less",
-                    )
-    except TimeoutError as error:
-        raise BodyRefused(
-            f"the body did not arrive within {BODY_SECONDS:g} s",
-            code="body_late",
-            constraint="seconds for a body",
-            hint="send it faster",
-        ) from error
-    return _replayed({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
-
-
-def _replayed(first: Message, receive: Receive) -> Receive:
-    """A receiver that gives one message first, and then what comes."""
-    messages = [first]
-
-    async def replay() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replay

@@ -92,15 +92,16 @@ def witness_of(settings: WitnessSettings) -> Witness:
 
     Raises:
         KeyUnusable: the key cannot be made or used.
+        MemoryLost: it has a key, and nothing says any more what it signed.
+        MemoryDamaged: its memory cannot be made or read.
     """
-    key = settings.folder / "witness.key"
+    key, memory = settings.folder / "witness.key", Store(settings.folder)
+    memory.begin(new=not key.exists())
     if not key.exists():
         keys.generate(key, keys.public_path(key))
     signer = Signer(settings.name, keys.load_private(key))
     logs = {one.origin: one.address for one in settings.logs}
-    memory = settings.folder / "logs"
-    memory.mkdir(mode=0o700, exist_ok=True)
-    return Witness(signer, logs, Store(memory), time.time)
+    return Witness(signer, logs, memory, time.time)
 
 
 def serve(settings: WitnessSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ppn.cli.iso import checkout
+from ppn.cli.iso import checkout, config, write
 
 iso_app = typer.Typer(
     name="iso",
@@ -21,3 +21,6 @@ for command in (
     checkout.verify,
 ):
     iso_app.command(context_settings=checkout.HANDED_ON, add_help_option=False)(command)
+
+for own in (config.config, write.write):
+    iso_app.command()(own)

@@ -19,6 +19,7 @@ from ppn.fleet.moving.policy import (
     Next,
     Side,
     Will,
+    committed,
     decide,
     side_of,
 )
@@ -93,6 +94,11 @@ class Drive:
             source, destination = self._sides()
             self._judge(source, destination)
             chosen = decide(source, destination, self.will)
+            if chosen is Next.LOST and self._last is not Next.LOST:
+                # Of two looks at one time one may be older: another controller ended it between.
+                self._last = chosen
+                await asyncio.sleep(POLL_SECONDS)
+                continue
             self._note_outcome(source, destination, chosen)
             if chosen is not self._last:
                 log.info("move", vm=self.intent.id, move=self.intent.move, next=chosen.value)
@@ -100,6 +106,24 @@ class Drive:
             if chosen in LAST:
                 return chosen
             await self._act(chosen)
+
+    def cancel(self) -> MoveReport:
+        """Call it back; how far it is then.
+
+        Raises:
+            Refusal: `move_committed`: the VM is the destination's already.
+        """
+        source, _ = self._sides()
+        if self.will.taken or source.stage == "moved" or self.outcome == "done":
+            raise committed(self.intent.id, self.intent.node)
+        self._call_back(
+            PpnError(
+                f"the move of vm {self.intent.id} was cancelled",
+                code="move_cancelled",
+                hint="the VM stays where it was; move it again whenever you like",
+            )
+        )
+        return self.report()
 
     def report(self) -> MoveReport:
         """How far it is."""
@@ -199,12 +223,29 @@ class Drive:
         elif chosen in (Next.FAILED, Next.DROP, Next.LOST):
             self.outcome = "failed"
         if chosen is Next.LOST:
+            self.problem = self._lost(source, destination)
+        elif source.stage == "gone" and self.outcome == "failed":
             self.problem = PpnError(
-                f"vm {self.intent.id} is neither on {self.intent.source} nor on"
-                f" {self.intent.node}: {source.stage}, {destination.stage}",
-                code="move_lost",
-                hint=f"what {self.intent.source} keeps of it is in /var/lib/ppn/vms there",
+                f"vm {self.intent.id} is on {self.intent.source} no more: it was removed there"
+                " before it was given up",
+                code="vm_unknown",
+                hint="find out in the audit log who destroyed it",
             )
+
+    def _lost(self, source: Side, destination: Side) -> PpnError:
+        """Why only a person can say what is right."""
+        vm, here, there = self.intent.id, self.intent.source, self.intent.node
+        if source.stage == "gone":
+            text, keeps = f"{here} has nothing of vm {vm} any more", there
+        elif destination.stage == "here":
+            text, keeps = f"{there} has vm {vm}, and not by this move", here
+        else:
+            text, keeps = f"{there} has nothing of vm {vm}, which was given up to it", here
+        return PpnError(
+            f"{text}; {keeps} keeps all of it, and starts it by itself no more",
+            code="move_lost",
+            hint=f"what {keeps} keeps of it is in /var/lib/ppn/vms there",
+        )
 
     async def _act(self, chosen: Next) -> None:
         """Do what was decided; what fails is seen when looking again."""

@@ -105,6 +105,29 @@ class Mover:
             return ended
         return await self._told(vm, self._one(vm).node, asked)
 
+    async def cancel(self, vm: str, asked: Asked) -> MoveReport:
+        """Have a VM stay where it is, as long as it was not given up there; how far its move is.
+
+        Args:
+            vm: its id.
+            asked: who waits.
+
+        Raises:
+            Refusal: `move_unknown`: it is in no move; `move_committed`: too late; or another
+                controller drives the move.
+            PpnError: its node does not say.
+        """
+        if (drive := self.under_way.get(vm)) is None:
+            held = self._one(vm)
+            if held.report.state not in IN_TRANSIT:
+                raise _refusal("move_unknown", f"vm {vm} is on no way to another node", "list VMs")
+            if await self.maker.peers.stages(vm):
+                raise _refusal("order_elsewhere", f"another controller moves vm {vm}", "ask there")
+            drive = await self._adopt(vm, held.node, asked)
+        if drive is None:
+            raise _refusal("move_unknown", f"the move of vm {vm} has ended", "look at the VM")
+        return drive.cancel()
+
     def is_moving(self, vm: str) -> bool:
         """Whether this controller is moving a VM just now."""
         drive = self.under_way.get(vm)
@@ -137,25 +160,35 @@ class Mover:
         self.orphans = {vm: self.orphans.get(vm, now) for vm in moving}
         for vm, since in tuple(self.orphans.items()):
             if now - since >= ORPHAN_SECONDS and not await self.maker.peers.stages(vm):
-                await self._adopt(vm, moving[vm].node)
+                asked = Asked(f"orphan-{vm}"[:64], self.clock())
+                await self._adopt(vm, moving[vm].node, asked)
 
-    async def _adopt(self, vm: str, node: str) -> None:
-        asked = Asked(f"orphan-{vm}"[:64], self.clock())
+    async def _adopt(self, vm: str, node: str, asked: Asked) -> Drive | None:
+        """Drive a move that nobody drives: back, or forward if it was committed; None for none."""
         view = await self._lines(asked).view(vm, node)
-        if vm in self.under_way or not view.move:
-            return
+        if (drive := self.under_way.get(vm)) is not None or not view.move:
+            return drive
         ends = (node, view.peer) if view.stage in {*SOURCE_WORK, "moved"} else (view.peer, node)
         if view.stage not in {*SOURCE_WORK, *ARRIVING, "moved"}:
-            return
+            return None
         intent = Intent(
             id=vm, owner=MOVING, digest="", node=ends[1], move=view.move, source=ends[0]
         )
         log.warning("move without a driver", vm=vm, move=view.move, source=ends[0], node=ends[1])
-        await asyncio.to_thread(self.maker.journal.intend, intent)
         problem = PpnError(
             f"who drove the move of vm {vm} is gone", code="move_orphaned", hint="move it again"
         )
-        self._drive(self._new(intent, asked.correlation_id, Will(back=True), problem))
+        drive = self._new(intent, asked.correlation_id, Will(back=True), problem)
+        if ends[0] == node:
+            drive.source = view
+        self.under_way[vm] = drive
+        try:
+            await asyncio.to_thread(self.maker.journal.intend, intent)
+        except BaseException:
+            del self.under_way[vm]
+            raise
+        self._drive(drive)
+        return drive
 
     async def _begin(self, vm: str, source: str, node: str, asked: Asked) -> MoveReport:
         if (drive := self.under_way.get(vm)) is not None:

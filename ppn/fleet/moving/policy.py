@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from ppn.errors import Refusal
 from ppn.wire.moving import MoveView
 
 # A node has not said how far it is; or its VM is in no move, or in another one.
@@ -106,9 +107,7 @@ def decide(source: Side, destination: Side, will: Will) -> Next:
         case "moved":
             return _forward(destination, will)
         case "gone":
-            # It is gone only once the destination had it, or by another's hand.
-            done = destination.stage == "settled" or will.taken
-            return Next.DONE if done else _lost(destination)
+            return _gone(destination, will)
         case "back":
             return _ended(source, destination, will)
         case "here":
@@ -164,5 +163,34 @@ def _send(source: Side, destination: Side, will: Will) -> Next:
     return Next.WAIT if source.active else Next.DEPART
 
 
-def _lost(destination: Side) -> Next:
-    return Next.WAIT if destination.stage == "unknown" else Next.LOST
+def _gone(destination: Side, will: Will) -> Next:
+    """The source has nothing of it: the destination had it first, or another hand removed it."""
+    if will.taken or destination.stage in ("settled", "here"):
+        # In another move, or after one, it is the destination's own as well.
+        return Next.DONE
+    match destination.stage:
+        case "unknown":
+            return Next.WAIT
+        case "verified":
+            # All of it is there, and nobody knows whether it was given up.
+            return Next.LOST
+        case "gone":
+            return Next.FAILED
+        case _:
+            # It was never given up, so it was removed before or while it was sent.
+            return Next.DROP
+
+
+def committed(vm: str, node: str) -> Refusal:
+    """The refusal to take back a move that has passed its one point of no return.
+
+    Args:
+        vm: whose.
+        node: where it is now.
+    """
+    return Refusal(
+        f"vm {vm} is {node}'s already: its move cannot be taken back",
+        code="move_committed",
+        constraint="move of a VM",
+        hint="let it end, then move the VM back",
+    )

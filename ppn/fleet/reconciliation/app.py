@@ -24,6 +24,8 @@ from ppn.fleet.reconciliation.watching import run_judges, watch_judges, watched
 
 # All sinks of one cycle together; one that is not done by then has failed.
 DELIVERY_SECONDS = 30.0
+# The watch comes every minute: who has not answered by then is silent.
+WATCH_SECONDS = 20.0
 
 log = structlog.get_logger("reconciliation")
 
@@ -53,8 +55,11 @@ def run(settings: ReconcileSettings, store: Store, *, if_due: bool = False) -> K
     store.prepare()
     with store.running():
         began = datetime.now(UTC)
-        if if_due and not due((one.made for one in store.kept()), began):
+        kept = store.kept()
+        if if_due and not due((one.made for one in kept), began):
             return None
+        if ahead := [one.name for one in kept if one.made > began]:
+            log.warning("reports are of a time to come: the clock was ahead", reports=ahead)
         views, found = _compare(settings)
         previous = store.last_digest()
         report = report_of(views, found, by=settings.name, began=began, previous=previous)
@@ -83,9 +88,9 @@ def watch(settings: ReconcileSettings, store: Store) -> State:
     store.prepare()
 
     def look() -> tuple[tuple[Finding, ...], Callable[[Key], bool]]:
-        controllers, gaps = read(settings, Sources.told)
+        controllers, gaps = read(settings, Sources.told, WATCH_SECONDS)
         found = watched(controllers, gaps)
-        return found, lambda key: watch_judges(key, controllers, settings.nodes)
+        return found, lambda key: watch_judges(key, controllers, gaps, settings.nodes)
 
     return tell(settings, store, "watch", look)
 

@@ -103,6 +103,11 @@ CONTROLLER_SILENT = Class(
     "a controller does not answer",
     "systemctl status ppn-fleet on it, and its mesh path",
 )
+ALERTS_UNTOLD = Class(
+    "alerts_untold",
+    "more is wrong than alerts are remembered, and what is beyond is told to nobody",
+    "see all of it in ppn reconcile show and ppn fleet alerts; once some is over the rest is told",
+)
 
 CLASSES = (
     GHOST_RECORD,
@@ -120,4 +125,5 @@ CLASSES = (
     INTENT_STUCK,
     SOURCE_UNREADABLE,
     CONTROLLER_SILENT,
+    ALERTS_UNTOLD,
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ppn.fleet.reconciliation.classes import ALERTS_UNTOLD
 from ppn.fleet.reconciliation.model import Finding, Key
 
 # Who saw an alert: the watch, every minute, or a reconciliation.
@@ -129,7 +130,11 @@ def told(
     seen = {one.key: one for one in found}
     active: list[Active] = []
     notices: list[Notice] = []
+    before: Active | None = None
     for one in state.active:
+        if one.key == Key(ALERTS_UNTOLD.code, seer):
+            before = one
+            continue
         finding = seen.pop(one.key, None)
         if finding is not None:
             one = _seen(one, seer, finding)
@@ -139,10 +144,14 @@ def told(
             active.append(one)
         else:
             notices.append(_notice(one, "cleared", now))
-    for finding in list(seen.values())[: max(MOST_ACTIVE - len(active), 0)]:
+    room = max(MOST_ACTIVE - len(active), 0)
+    for finding in list(seen.values())[:room]:
         new = _raised(finding, seer, now)
         active.append(new)
         notices.append(_notice(new, "raised", now))
+    untold, said = _untold(before, len(seen) - room, seer, now)
+    active += untold
+    notices += said
     sinks = {name: _owe(owed, notices) for name, owed in state.sinks.items()}
     return state.model_copy(update={"active": tuple(active), "sinks": sinks})
 
@@ -181,6 +190,27 @@ def _owe(owed: Owed, notices: Iterable[Notice]) -> Owed:
     pending = (*owed.pending, *notices)
     over = max(len(pending) - MOST_PENDING, 0)
     return owed.model_copy(update={"pending": pending[over:], "dropped": owed.dropped + over})
+
+
+def _untold(
+    before: Active | None, count: int, seer: Seer, now: str
+) -> tuple[tuple[Active, ...], tuple[Notice, ...]]:
+    """The alert that so many others are not remembered, and what is told of it.
+
+    Args:
+        before: that alert, where it stands.
+        count: of the others; none for 0 and less.
+        seer: who looked; each has an alert of its own.
+        now: RFC 3339 in UTC.
+    """
+    if count <= 0:
+        return (), () if before is None else (_notice(before, "cleared", now),)
+    text = f"{count} more things are wrong than the {MOST_ACTIVE} alerts that are remembered"
+    finding = ALERTS_UNTOLD.of(seer, "", text)
+    if before is not None:
+        return (_seen(before, seer, finding),), ()
+    new = _raised(finding, seer, now)
+    return (new,), (_notice(new, "raised", now),)
 
 
 def _raised(finding: Finding, seer: Seer, now: str) -> Active:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -81,17 +81,42 @@ def due(made: Iterable[datetime], now: datetime) -> bool:
     return all(one.astimezone(UTC).date() != today for one in made)
 
 
-def outdated(made: Iterable[datetime], now: datetime, keep_days: int) -> tuple[datetime, ...]:
-    """Which reports have been kept for long enough; the newest is always kept (REC-04).
+def outdated(made: Sequence[datetime], now: datetime, keep_days: int) -> int:
+    """How many reports have been kept for long enough; the newest is always kept (REC-04).
+
+    From the oldest on, so that none is missing between two that are kept. A report of a time to
+    come, of a clock that was ahead, goes with the one after it.
 
     Args:
-        made: when each was made.
+        made: when each was made, in the order in which they were written.
         now: the time.
         keep_days: how long each is kept.
     """
-    ordered = sorted(made)
-    end = now - timedelta(days=keep_days)
-    return tuple(one for one in ordered[:-1] if one < end)
+    end, count = now - timedelta(days=keep_days), 0
+    for number, one in enumerate(made[:-1], start=1):
+        if end <= one <= now:
+            break
+        if one < end:
+            count = number
+    return count
+
+
+def chained(links: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """The names of reports in the order in which they were written, whatever the clock said.
+
+    Args:
+        links: of each report its SHA-256, and that of the report that it says was before it.
+    """
+    known = {digest for digest, _ in links.values()}
+    after: dict[str, list[str]] = {}
+    for name in sorted(links, reverse=True):
+        before = links[name][1]
+        after.setdefault(before if before in known else "", []).append(name)
+    ordered, waiting = [], after.pop("", [])
+    while waiting:
+        ordered.append(waiting.pop())
+        waiting += after.pop(links[ordered[-1]][0], [])
+    return tuple(ordered)
 
 
 def _all(views: Views) -> Iterator[Finding]:

@@ -28,8 +28,11 @@ from ppn.wire.tenant import AllocationList
 
 # A node's agent looks anew for us, which takes long where libvirt does.
 SECONDS = 60.0
+# All sources of one kind together, however many hang: both looks of a run and what is told of them
+# stay within the 1800 s of its unit.
+KIND_SECONDS = 180.0
 CONNECT_SECONDS = 5.0
-AT_ONCE = 16
+AT_ONCE = 64
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 log = structlog.get_logger("reconciliation")
@@ -51,12 +54,18 @@ class Sources:
         settings: who is asked.
         plain: for controllers, inside the mesh's encryption.
         encrypted: for tenant proxies.
+        seconds: all sources of one kind have to answer.
     """
 
     def __init__(
-        self, settings: ReconcileSettings, plain: httpx.AsyncClient, encrypted: httpx.AsyncClient
+        self,
+        settings: ReconcileSettings,
+        plain: httpx.AsyncClient,
+        encrypted: httpx.AsyncClient,
+        seconds: float,
     ) -> None:
         self._settings = settings
+        self._seconds = seconds
         self._plain = plain
         self._encrypted = encrypted
         self._turn = asyncio.Semaphore(AT_ONCE)
@@ -74,7 +83,12 @@ class Sources:
         async def node(name: str) -> NodeLook:
             return await self._node(name, answering)
 
-        nodes = await self._all("node", settings.nodes, node, gaps)
+        # Those that hang are most likely those that nobody hears: they keep no other one waiting.
+        heard = {
+            one.name for controller in controllers for one in controller.nodes if not one.stale
+        }
+        names = tuple(sorted(settings.nodes, key=lambda name: name not in heard))
+        nodes = await self._all("node", names, node, gaps)
         return Views(
             at=datetime.now(UTC),
             known=settings.nodes,
@@ -92,19 +106,19 @@ class Sources:
 
     async def _alerts(self, url: str) -> ControllerLook:
         """What one controller tells of nodes and alerts; a large pool's VMs are not sent for it."""
-        return ControllerLook(
-            name=url,
-            nodes=tuple(await self._get(self._plain, url, "/nodes", list[NodeReport])),
-            alerts=tuple(await self._get(self._plain, url, "/alerts", list[Alert])),
+        nodes, alerts = await asyncio.gather(
+            self._get(self._plain, url, "/nodes", list[NodeReport]),
+            self._get(self._plain, url, "/alerts", list[Alert]),
         )
+        return ControllerLook(name=url, nodes=tuple(nodes), alerts=tuple(alerts))
 
     async def _controller(self, url: str) -> ControllerLook:
-        told = await self._alerts(url)
-        return replace(
-            told,
-            placed=tuple(await self._get(self._plain, url, "/vms", list[PlacedVm])),
-            intents=tuple(await self._get(self._plain, url, "/intents", list[OpenIntent])),
+        told, placed, intents = await asyncio.gather(
+            self._alerts(url),
+            self._get(self._plain, url, "/vms", list[PlacedVm]),
+            self._get(self._plain, url, "/intents", list[OpenIntent]),
         )
+        return replace(told, placed=tuple(placed), intents=tuple(intents))
 
     async def _store(self, url: str) -> StoreLook:
         found = await self._get(self._encrypted, url, "/allocations", AllocationList)
@@ -133,14 +147,17 @@ class Sources:
         ask: Callable[[str], Awaitable[Look]],
         gaps: list[Gap],
     ) -> tuple[Look, ...]:
-        """Ask all of one kind, so many at a time; those that do not answer become gaps."""
+        """Ask all of one kind side by side; those that have not answered in time become gaps."""
+        end = asyncio.get_running_loop().time() + self._seconds
 
         async def one(name: str) -> Look | Gap:
-            async with self._turn:
-                try:
+            try:
+                async with asyncio.timeout_at(end), self._turn:
                     return await ask(name)
-                except Unread as error:
-                    return Gap(kind, name, error.message)
+            except Unread as error:
+                return Gap(kind, name, error.message)
+            except TimeoutError:
+                return Gap(kind, name, f"no answer of {name} within {self._seconds:g} s")
 
         found = await asyncio.gather(*(one(name) for name in names))
         gaps += [one for one in found if isinstance(one, Gap)]
@@ -179,18 +196,25 @@ async def _content(answer: httpx.Response) -> bytes:
     return bytes(content)
 
 
-def read(settings: ReconcileSettings, what: Callable[[Sources], Awaitable[Answer]]) -> Answer:
+def read(
+    settings: ReconcileSettings,
+    what: Callable[[Sources], Awaitable[Answer]],
+    seconds: float = KIND_SECONDS,
+) -> Answer:
     """Ask the pool something, with connections of its own.
 
     Args:
         settings: who is asked.
         what: a question, for example `Sources.views`.
+        seconds: all sources of one kind have to answer.
     """
-    return asyncio.run(_read(settings, what))
+    return asyncio.run(_read(settings, what, seconds))
 
 
 async def _read(
-    settings: ReconcileSettings, what: Callable[[Sources], Awaitable[Answer]]
+    settings: ReconcileSettings,
+    what: Callable[[Sources], Awaitable[Answer]],
+    seconds: float,
 ) -> Answer:
     try:
         trust = trusting_context(settings.trust) if settings.tenant_proxies else NO_TLS
@@ -203,7 +227,7 @@ async def _read(
             await stack.enter_async_context(_client(settings, context))
             for context in (NO_TLS, trust)
         ]
-        return await what(Sources(settings, plain, encrypted))
+        return await what(Sources(settings, plain, encrypted, seconds))
 
 
 def _client(settings: ReconcileSettings, context: ssl.SSLContext) -> httpx.AsyncClient:

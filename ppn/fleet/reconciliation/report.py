@@ -166,6 +166,14 @@ def decode(content: bytes, key: Ed25519PublicKey, name: str) -> Report:
     return report
 
 
+def previous_of(content: bytes) -> str:
+    """What a report's file names as the one before it, unverified; empty where it names none."""
+    try:
+        return str(json.loads(content)["report"]["previous"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def digest(content: bytes) -> str:
     """Hex SHA-256 of a report's file, as the next report names it."""
     return hashlib.sha256(content).hexdigest()

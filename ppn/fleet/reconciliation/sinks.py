@@ -163,4 +163,11 @@ def _secret(path: Path) -> str:
     with path.open("rb") as file:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise SinkFailed(f"{path} can be read by others", hint=f"chmod 600 {path}")
-        return file.read(MAX_SECRET_BYTES).decode(errors="replace").strip()
+        secret = file.read(MAX_SECRET_BYTES).strip()
+    if not secret or not all(0x20 <= sign < 0x7F for sign in secret):
+        # A header or a login takes no others; which one it was is nobody's business.
+        raise SinkFailed(
+            f"{path} is empty, or holds what is no printable ASCII character",
+            hint="write the secret alone into it, in one line",
+        )
+    return secret.decode("ascii")

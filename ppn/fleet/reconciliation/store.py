@@ -16,14 +16,14 @@ from ppn.durable import sync_folder, write_atomic
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.reconciliation import report as reports
 from ppn.fleet.reconciliation.notices import State
-from ppn.fleet.reconciliation.policy import outdated
+from ppn.fleet.reconciliation.policy import chained, outdated
 from ppn.fleet.reconciliation.report import Report, ReportDamaged
 from ppn.lock import FolderLocked, folder_lock
 from ppn.pool import keys
 
 NAME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
-# Who holds the lock asks the controllers, twice a minute at worst, and then delivers.
-WATCH_SECONDS = 160.0
+# Who holds the lock asks the controllers for 20 s at most, and then delivers for 30 s.
+WATCH_SECONDS = 75.0
 
 
 log = structlog.get_logger("reconciliation")
@@ -106,9 +106,13 @@ class Store:
         return keys.load_public(keys.public_path(self.key))
 
     def kept(self) -> tuple[Kept, ...]:
-        """Every report, the oldest first."""
-        found = (self._kept(path) for path in sorted(self.reports.glob("*.json")))
-        return tuple(one for one in found if one is not None)
+        """Every report, in the order in which they were written; a clock may have been wrong."""
+        found = {one.name: one for one in map(self._kept, self.reports.glob("*.json")) if one}
+        links = {}
+        for name, one in found.items():
+            content = _bytes(one.path)
+            links[name] = (reports.digest(content), reports.previous_of(content))
+        return tuple(found[name] for name in chained(links))
 
     def find(self, name: str | None) -> Kept:
         """A report by its name; the newest when None.
@@ -146,8 +150,8 @@ class Store:
 
     def prune(self, now: datetime, keep_days: int) -> int:
         """Remove reports that were kept for long enough; returns how many."""
-        old = set(outdated((one.made for one in self.kept()), now, keep_days))
-        gone = [one.path for one in self.kept() if one.made in old]
+        kept = self.kept()
+        gone = [one.path for one in kept[: outdated([one.made for one in kept], now, keep_days)]]
         with _as_errors(self.reports):
             for path in gone:
                 path.unlink()
@@ -155,7 +159,7 @@ class Store:
         return len(gone)
 
     def verify(self, key: Ed25519PublicKey | None = None) -> tuple[Kept, ...]:
-        """Verify every report, and that none between the oldest and the newest is missing.
+        """Verify every report, and that none between the first and the last is missing.
 
         Args:
             key: of the node that made them; this folder's when None.

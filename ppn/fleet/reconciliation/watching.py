@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from ppn.fleet.reconciliation.classes import NODE_UNHEARD
 from ppn.fleet.reconciliation.model import ControllerLook, Finding, Gap, Key, Views
 from ppn.fleet.reconciliation.policy import pool_findings, silence, told_of
 from ppn.wire.fleet import NodeReport
@@ -37,19 +38,26 @@ def heard(controllers: tuple[ControllerLook, ...]) -> dict[str, NodeReport]:
     return found
 
 
-def watch_judges(key: Key, controllers: tuple[ControllerLook, ...], known: Collection[str]) -> bool:
+def watch_judges(
+    key: Key,
+    controllers: tuple[ControllerLook, ...],
+    gaps: tuple[Gap, ...],
+    known: Collection[str],
+) -> bool:
     """Whether the watch could see that an alert is over.
 
     Args:
         key: of the alert.
         controllers: those that answered.
+        gaps: those that did not.
         known: the nodes of the inventory.
     """
     if key.code == "controller_silent":
         return True
-    if key.node in known:
+    if key.node in known and key.code != NODE_UNHEARD.code:
         return key.node in heard(controllers)
-    return bool(controllers)
+    # It may be the word of one controller alone, and that one may be silent.
+    return bool(controllers) and not gaps
 
 
 def run_judges(key: Key, views: Views) -> bool:

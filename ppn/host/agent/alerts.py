@@ -51,12 +51,14 @@ class Look:
         busy: VMs that operations were changing at that moment.
         strange: QEMU processes that libvirt has no record of.
         in_flight: VMs that operations were changing, as they shall be.
+        stuck: VMs between two nodes that have come no further for an hour.
     """
 
     node: NodeState
     busy: frozenset[str] = frozenset()
     strange: frozenset[Process] = frozenset()
     in_flight: tuple[VmSpec, ...] = ()
+    stuck: frozenset[str] = frozenset()
 
 
 def alerts(now: Look, before: Look | None, kept: tuple[Alert, ...]) -> tuple[Alert, ...]:
@@ -73,7 +75,7 @@ def alerts(now: Look, before: Look | None, kept: tuple[Alert, ...]) -> tuple[Ale
     found = [*_node(now.node), *_strangers(now, before)]
     for vm in now.node.vms:
         if vm.name not in now.busy:
-            found += _vm(vm, now.node)
+            found += _vm(vm, now)
     subjects = {vm.name for vm in now.node.vms} & now.busy
     if not now.node.libvirt.ok:
         subjects |= {alert.subject for alert in kept if alert.code != "libvirt_down"}
@@ -122,7 +124,7 @@ def _strangers(now: Look, before: Look | None) -> Iterator[Alert]:
         )
 
 
-def _vm(vm: VmView, node: NodeState) -> Iterator[Alert]:
+def _vm(vm: VmView, now: Look) -> Iterator[Alert]:
     if vm.sidecar != "ok" or vm.spec is None:
         yield Alert(
             code=f"sidecar_{vm.sidecar}",
@@ -132,6 +134,14 @@ def _vm(vm: VmView, node: NodeState) -> Iterator[Alert]:
         )
         return
     if vm.phase in IN_TRANSIT:
+        if vm.name in now.stuck:
+            yield Alert(
+                code="move_stuck",
+                subject=vm.name,
+                message=f"vm {vm.name} is {vm.phase} and has come no further for an hour",
+                hint="see that both nodes and a controller are up, and journalctl -u ppn-fleet"
+                f" there; ppn vm move --cancel {vm.name}",
+            )
         return
     yield from _life(vm, vm.spec)
     files = {disk.name for disk in vm.disks}
@@ -144,7 +154,7 @@ def _vm(vm: VmView, node: NodeState) -> Iterator[Alert]:
                 hint="put the file back, or destroy the vm",
             )
     weight = vm.weight
-    if vm.state == "running" and node.cpu_weight.enforced and weight.actual != weight.wanted:
+    if vm.state == "running" and now.node.cpu_weight.enforced and weight.actual != weight.wanted:
         yield Alert(
             code="weight_not_in_force",
             subject=vm.name,

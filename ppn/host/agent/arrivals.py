@@ -37,7 +37,9 @@ from ppn.wire.problems import problem_of
 
 if TYPE_CHECKING:
     from ppn.host.agent.service import Service
+    from ppn.host.agent.settings import AgentSettings
     from ppn.host.moving.box import Receiver
+    from ppn.host.moving.vouching import Voucher
 
 MOST_DAMAGES = 3
 
@@ -58,6 +60,7 @@ class Door:
         compared: bytes that were compared with what was sent; None while that is not done.
         damages: how often what had come was not what was sent.
         problem: why it cannot be verified.
+        verified: all of it is on disk and is what was sent.
         closed: nothing is taken in any more.
     """
 
@@ -70,6 +73,7 @@ class Door:
     compared: int | None = None
     damages: int = 0
     problem: PpnError | None = None
+    verified: bool = False
     closed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -83,10 +87,12 @@ class Arrivals:
 
     Args:
         service: the agent's own.
+        settings: of the agent.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, settings: AgentSettings) -> None:
         self._service = service
+        self._settings = settings
         self._doors: dict[str, Door] = {}
 
     def prepare(self, body: PrepareArrival, correlation_id: str) -> str:
@@ -99,6 +105,8 @@ class Arrivals:
             Refusal: the node cannot or may not take it; nothing was changed.
         """
         vm, service = body.vm, self._service
+        # Its sender would believe nobody else: without it the VM is not even stopped.
+        self._voucher()
         with (
             service.noticed(),
             service.table.operation(vm, "arrival", correlation_id),
@@ -133,7 +141,14 @@ class Arrivals:
             with as_errors(f"look at what came of vm {body.vm}"):
                 sidecar = self._sidecar(body.vm, body.move)
                 have = door.incoming.have()
-        return Greeting(key=door.receiver.key, have=have, stage=self._stage(sidecar, door))
+                manifest = door.incoming.digest
+        greeting = Greeting(
+            key=door.receiver.key,
+            have=have,
+            stage=self._stage(sidecar, door),
+            manifest=manifest,
+        )
+        return self._voucher().vouch(greeting, body.vm, body.move, body.source)
 
     def deliver(self, body: Deliver) -> Delivered:
         """Take in one sealed piece.
@@ -148,6 +163,8 @@ class Arrivals:
         with door.lock, as_errors(f"keep what came of vm {body.vm}"):
             if door.closed:
                 raise policy.not_in_move(body.vm, body.move)
+            if door.problem is not None:
+                raise door.problem
             number = door.incoming.number(body.file, body.offset, body.total)
             piece = Piece(body.move, number, body.offset, body.total)
             content = door.receiver.open(piece, body.sender, body.box)
@@ -238,6 +255,12 @@ class Arrivals:
                 ),
             )
 
+    def _voucher(self) -> Voucher:
+        from ppn.host.moving.vouching import load_voucher
+
+        # Read anew: a certificate is renewed while the agent runs.
+        return load_voucher(self._settings.own())
+
     def _door(self, vm: str, move: str, source: str) -> Door:
         from ppn.host.moving.box import Receiver
 
@@ -294,7 +317,9 @@ class Arrivals:
 
     def _verify_whole(self, door: Door) -> None:
         """Compare what has come with what was sent, on a thread of its own; under the lock."""
-        if door.compared is None and door.problem is None and door.incoming.is_complete:
+        # Once: a piece that comes again and again would have the disks read for each.
+        settled = door.verified or door.compared is not None or door.problem is not None
+        if not settled and door.incoming.is_complete:
             door.compared = 0
             threading.Thread(
                 target=self._verify, args=(door,), daemon=True, name=f"verify-{door.vm}"
@@ -322,6 +347,7 @@ class Arrivals:
             door.incoming.check_disks(kept.spec)
             sidecar = policy.verified(kept, door.move)
             write_sidecar(self._service.paths.vm(door.vm).sidecar, sidecar)
+            door.verified = True
             return
         door.damages += 1
         log.warning("disks came damaged", vm=door.vm, disks=wrong, times=door.damages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import OrderedDict
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from ppn.host.agent.service import Service
     from ppn.host.moving.sending import Target
 
-# A disk that is being copied ends first.
-CALL_BACK_SECONDS = 20.0
+# What is sent just now is answered, or given up, first.
+CALL_BACK_SECONDS = 25.0
+# Tickets of an earlier session are refused, so that this need not outlive the agent.
+MOST_OVER = 4096
 
 log = structlog.get_logger("host-agent")
 
@@ -58,7 +61,7 @@ class Job:
     total: int = 0
     problem: PpnError | None = None
     ending: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
+    thread: threading.Thread = field(default_factory=threading.Thread)
 
     def check(self) -> None:
         """Go on, or end here.
@@ -86,6 +89,7 @@ class Departures:
         self._service = service
         self._settings = settings
         self._jobs: dict[str, Job] = {}
+        self._over: OrderedDict[str, None] = OrderedDict()
 
     def depart(self, body: Depart, correlation_id: str) -> None:
         """Begin to send a VM, or go on with it; the work itself goes on after this returns.
@@ -94,20 +98,25 @@ class Departures:
             Refusal: the VM does not move, or is in another move.
             PpnError: the node cannot be read.
         """
-        job = self._jobs.get(body.vm)
-        if job is not None and job.active and job.target.move == body.move:
+        if self._is_at_work(body):
             return
-        service = self._service
+        service, job = self._service, None
         with service.noticed(), service.table.operation(body.vm, "depart", correlation_id):
             sidecar = self._sidecar(body.vm)
             begun = policy.departing(sidecar, body.move, body.node)
             if begun != sidecar:
+                if body.move in self._over:
+                    # Another move of this VM has come since, so that its sidecar does not say so.
+                    raise policy.ended(sidecar, body.move)
                 self._admit(body.vm)
                 # Copies of an earlier move, left by a kill, are not this VM as it is now.
                 shutil.rmtree(service.paths.vm(body.vm).moving, ignore_errors=True)
                 write_sidecar(service.paths.vm(body.vm).sidecar, begun)
-        if begun.phase == "moving":
-            self._start(body, correlation_id)
+            if begun.phase == "moving" and not self._is_at_work(body):
+                # Known before another one may ask for the same: two would send it side by side.
+                job = self._jobs[body.vm] = self._job(body, correlation_id)
+        if job is not None:
+            job.thread.start()
 
     def commit(self, body: MoveStep, correlation_id: str) -> None:
         """Give a VM up for good, once its destination has verified all of it.
@@ -124,16 +133,17 @@ class Departures:
                 if job is None or (job.target.move, job.stage) != (body.move, "sent"):
                     raise policy.unverified(body.vm)
                 write_sidecar(service.paths.vm(body.vm).sidecar, given_up)
+            self._note_over(body.move)
 
     def back(self, body: MoveStep, correlation_id: str) -> None:
         """Keep a VM after all: it is as it was before, and that move never begins again.
 
         Raises:
-            Refusal: it is given up for good, in another move, or a disk of it is being copied.
+            Refusal: it is given up for good, in another move, or busy still.
             PpnError: it could not be started again; asked again, that is tried again.
         """
         vm, service = body.vm, self._service
-        self._end_job(vm)
+        self._end_job(vm, body.move)
         with service.noticed(), service.table.operation(vm, "back", correlation_id):
             sidecar = self._sidecar(vm)
             was_away = policy.stage_of(sidecar) != "here"
@@ -145,6 +155,7 @@ class Departures:
                         service.table.reserve(vm, kept.spec)
                     shutil.rmtree(files.moving, ignore_errors=True)
                 write_sidecar(files.sidecar, kept)
+            self._note_over(body.move)
             self._jobs.pop(vm, None)
             if was_away:
                 with service.timelines.recording(vm, "back", correlation_id) as recorder:
@@ -190,16 +201,28 @@ class Departures:
 
     def finish(self) -> None:
         """End what is going on; it goes on when it is asked for again."""
-        for job in self._jobs.values():
+        jobs = tuple(self._jobs.items())
+        for _, job in jobs:
             job.ending.set()
-        for vm in tuple(self._jobs):
-            self._end_job(vm)
+        for vm, job in jobs:
+            self._end_job(vm, job.target.move)
 
-    def _end_job(self, vm: str) -> None:
+    def _is_at_work(self, body: Depart) -> bool:
+        job = self._jobs.get(body.vm)
+        return job is not None and job.active and job.target.move == body.move
+
+    def _note_over(self, move: str) -> None:
+        self._over[move] = None
+        while len(self._over) > MOST_OVER:
+            self._over.popitem(last=False)
+
+    def _end_job(self, vm: str, move: str) -> None:
+        """End the work of that move; a late word of an earlier one disturbs no other."""
         job = self._jobs.get(vm)
-        if job is not None and job.thread is not None:
+        if job is not None and job.target.move == move:
             job.ending.set()
-            job.thread.join(CALL_BACK_SECONDS)
+            if job.thread.is_alive():
+                job.thread.join(CALL_BACK_SECONDS)
 
     def _sidecar(self, vm: str) -> Sidecar:
         sidecar = read_sidecar(self._service.paths.vm(vm).sidecar)
@@ -215,9 +238,9 @@ class Departures:
         for refusal in policy.departure_refusals(view, node):
             raise refusal
         with as_errors(f"look at the disks of vm {vm}"):
-            check_room(vm, self._service.paths.vm(vm), node.disk.free_mib)
+            check_room(vm, self._service.paths.vm(vm), node.disk)
 
-    def _start(self, body: Depart, correlation_id: str) -> None:
+    def _job(self, body: Depart, correlation_id: str) -> Job:
         # Imported here: who never moves a VM needs no HTTP and no cryptography for it.
         from ppn.host.moving.sending import Target
 
@@ -230,11 +253,11 @@ class Departures:
             secret=body.secret,
             correlation_id=correlation_id,
         )
-        job = self._jobs[body.vm] = Job(target)
+        job = Job(target)
         job.thread = threading.Thread(
             target=self._run, args=(job,), daemon=True, name=f"move-{body.vm}"
         )
-        job.thread.start()
+        return job
 
     def _run(self, job: Job) -> None:
         service, target = self._service, job.target

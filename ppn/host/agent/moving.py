@@ -31,7 +31,7 @@ class Moves:
     def __init__(self, service: Service, settings: AgentSettings) -> None:
         self._service = service
         self._departures = Departures(service, settings)
-        self._arrivals = Arrivals(service)
+        self._arrivals = Arrivals(service, settings)
 
     def do(self, body: Moving, correlation_id: str) -> dict[str, Any]:
         """Do a step of a move, and tell how far this node is then.

@@ -23,6 +23,7 @@ from ppn.host.execute import as_errors, sweep
 from ppn.host.forecast import with_buffer
 from ppn.host.kvm import ensure_verdict
 from ppn.host.model import NodeState
+from ppn.host.moving.stuck import stuck
 from ppn.host.state import read_boot_id, read_state
 from ppn.wire.agent import AgentReport
 from ppn.wire.heartbeat import Alert, Heartbeat
@@ -127,7 +128,8 @@ class Observer:
         with as_errors("read the node"):
             seen = read_state(self._service.paths, self._uri, deadline=LOOK_SECONDS)
             node, strange = with_buffer(seen, kept_mib), strange_qemus(self._service.paths)
-        return Look(node, busy | table.changed_since(mark), strange, in_flight)
+        late = stuck(self._service.paths, node.vms, time.time())
+        return Look(node, busy | table.changed_since(mark), strange, in_flight, late)
 
     def _judge(self, look: Look) -> None:
         found = alerts(look, self._before, self._alerts)

@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from ppn.errors import PpnError
 from ppn.host.paths import Paths
 from ppn.host.settings import read_model
-from ppn.pool.tls import NODE_CERTIFICATE, NODE_KEY, NODE_TRUST, TlsFiles
+from ppn.pool.tls import (
+    AGENT_CERTIFICATE,
+    AGENT_KEY,
+    NODE_CERTIFICATE,
+    NODE_KEY,
+    NODE_TRUST,
+    TlsFiles,
+)
 from ppn.wire.model import NodeName
 
 URL_PATTERN = r"^https?://[^/?#\s]+$"
@@ -32,6 +39,8 @@ class AgentSettings(BaseModel):
         proxy_user: the user the node proxy runs as; without one only root is served.
         heartbeat_seconds: how often the controllers hear of this node when nothing changes.
         key, certificate, trust: what it speaks TLS with to the node that a VM moves to.
+        own_key, own_certificate: what it vouches with for VMs that move here; no other service of
+            the node has that key.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -46,10 +55,16 @@ class AgentSettings(BaseModel):
     key: str = NODE_KEY
     certificate: str = NODE_CERTIFICATE
     trust: str = NODE_TRUST
+    own_key: str = AGENT_KEY
+    own_certificate: str = AGENT_CERTIFICATE
 
     def tls(self) -> TlsFiles:
         """What to speak TLS with."""
         return TlsFiles(Path(self.key), Path(self.certificate), Path(self.trust))
+
+    def own(self) -> TlsFiles:
+        """What to vouch with."""
+        return TlsFiles(Path(self.own_key), Path(self.own_certificate), Path(self.trust))
 
 
 def read_agent_settings(paths: Paths) -> AgentSettings:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ppn.durable import write_atomic
 from ppn.errors import PpnError, Refusal
 from ppn.host.disk import MIB, disk_info, disk_sizes, flatten_disk
+from ppn.host.model import DiskPool
 from ppn.host.paths import VmPaths
 from ppn.host.sidecar import Sidecar
 from ppn.host.spec import DISK_PATTERN
@@ -91,29 +92,32 @@ def read_manifest(files: VmPaths) -> Manifest | None:
         ) from error
 
 
-def check_room(vm: str, files: VmPaths, free_mib: int) -> None:
+def check_room(vm: str, files: VmPaths, pool: DiskPool) -> None:
     """Refuse to copy disks that the node has no room to copy.
 
     Args:
         vm: whose.
         files: its files.
-        free_mib: room on the node.
+        pool: the node's room; what it is promised to other VMs is theirs.
 
     Raises:
         Refusal: `disk_exhausted`.
     """
-    wanted = 0
+    wanted = growth = 0
     for name in files.disk_names():
         info = disk_info(files.disk(name))
         below = disk_sizes(info.base)[1] if info.base is not None else 0
         wanted += min(info.allocated_mib + below, info.virtual_mib) + 1
-    if wanted > free_mib:
+        growth += max(info.virtual_mib - info.allocated_mib, 0)
+    # Its own disks do not grow while it is stopped.
+    free = pool.free_mib - max(pool.promised_mib - growth, 0)
+    if wanted > free:
         raise Refusal(
             f"vm {vm}: its node has no room for the copies that are sent",
             code="disk_exhausted",
-            constraint="free disk of the node it leaves",
+            constraint="free disk of the node it leaves, less what others may still grow by",
             wanted=wanted,
-            free=max(free_mib, 0),
+            free=max(free, 0),
             unit="MiB",
             hint="make room on that node",
         )
@@ -130,7 +134,7 @@ def make_copies(
     Args:
         files: of the VM.
         sidecar: of the VM.
-        check: raises when the copying shall end; asked now and then.
+        check: raises when the copying shall end; asked several times a second.
         on_bytes: told how many bytes of copies have been read again, to be known by their SHA-256.
 
     Raises:
@@ -146,7 +150,7 @@ def make_copies(
     for name in files.disk_names():
         check()
         path = copy_path(files, name)
-        flatten_disk(files.disk(name), path)
+        flatten_disk(files.disk(name), path, check)
         digest = hashlib.sha256()
         for part in parts_of(path):
             check()

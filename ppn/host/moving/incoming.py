@@ -60,6 +60,13 @@ class Incoming:
         return {MANIFEST: _size(manifest_path(self._files)), **copies}
 
     @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the manifest's file; empty while that has not come."""
+        if self.manifest() is None:
+            return ""
+        return hashlib.sha256(manifest_path(self._files).read_bytes()).hexdigest()
+
+    @property
     def total(self) -> int:
         """How many bytes of disks there are to come; 0 while that is not known."""
         manifest = self.manifest()

@@ -64,9 +64,7 @@ def departing(sidecar: Sidecar, move: str, node: str) -> Sidecar:
     known = sidecar.move
     if known is not None and known.id == move:
         if sidecar.phase == "ready":
-            raise _refusal(
-                sidecar, "move_ended", f"move {move} has ended here", "begin another move"
-            )
+            raise ended(sidecar, move)
         return sidecar
     if sidecar.phase in IN_TRANSIT:
         raise in_transit(sidecar.spec.name, sidecar.phase)
@@ -335,6 +333,11 @@ def arrival_refusals(vm: str, offer: Offer, node: NodeState) -> Iterator[Refusal
             "this node's ledger gives it another weight or minimum than its own node's",
             "install the operator's ledger on both nodes",
         )
+
+
+def ended(sidecar: Sidecar, move: str) -> Refusal:
+    """The refusal to begin a move again that has ended."""
+    return _refusal(sidecar, "move_ended", f"move {move} has ended here", "begin another move")
 
 
 def exists(vm: str) -> Refusal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import ssl
 import time
 from collections.abc import Callable
@@ -15,12 +17,13 @@ from pydantic import BaseModel, ValidationError
 from ppn.errors import PpnError
 from ppn.host.moving.box import Piece, Sender
 from ppn.host.moving.copies import Manifest, copy_path, manifest_path
+from ppn.host.moving.vouching import check_vouched
 from ppn.host.paths import VmPaths
 from ppn.pool.tls import TlsFiles, client_context, identity_of
 from ppn.wire.model import CORRELATION_HEADER
 from ppn.wire.moving import CHUNK_BYTES, MANIFEST, Deliver, Delivered, Greet, Greeting
 from ppn.wire.problems import ProblemBody, error_of
-from ppn.wire.reading import TooLong, read_at_once
+from ppn.wire.reading import TooLong, read_body
 
 # The role of a node that runs VMs, in its certificate.
 HYPERVISOR = "hypervisor"
@@ -86,28 +89,35 @@ class Line:
     def __init__(self, target: Target, own: str, tls: TlsFiles, local: str | None) -> None:
         self._target = target
         self._own = own
-        transport = httpx.HTTPTransport(verify=client_context(tls), local_address=local)
-        self._client = httpx.Client(
+        self._trust = tls.trust
+        transport = httpx.AsyncHTTPTransport(verify=client_context(tls), local_address=local)
+        self._client = httpx.AsyncClient(
             base_url=f"https://{IPv4Address(target.address)}:{target.port}/v1/vms/{target.vm}",
             transport=transport,
             timeout=httpx.Timeout(CALL_SECONDS, connect=CONNECT_SECONDS),
             headers={CORRELATION_HEADER: target.correlation_id},
             trust_env=False,
         )
+        # A thread waits for each answer; a loop alone can end all of it, headers too, in time.
+        self._runner = asyncio.Runner()
 
     def close(self) -> None:
         """End it."""
-        self._client.close()
+        with self._runner as runner:
+            runner.run(self._client.aclose())
 
     def greet(self) -> Greeting:
-        """How to seal, and what has come.
+        """How to seal, and what has come, in the words of the destination's agent itself.
 
         Raises:
+            GreetingForged: who answers is not that agent.
             PpnError: see `_post`.
         """
         target = self._target
         body = Greet(vm=target.vm, move=target.move, source=self._own, secret=target.secret)
-        return self._post("/arrival/greeting", body, Greeting)
+        greeting = self._post("/arrival/greeting", body, Greeting)
+        check_vouched(greeting, target.vm, target.move, self._own, target.node, self._trust)
+        return greeting
 
     def deliver(self, file: str, piece: Piece, sender: str, box: str) -> int:
         """Send a sealed piece; returns how many bytes of its file have come.
@@ -137,14 +147,12 @@ class Line:
             PpnError: the destination's own refusal or failure.
         """
         try:
-            with self._client.stream(
-                "POST", path, json=body.model_dump(mode="json", exclude={"operation", "vm"})
-            ) as answer:
-                self._check(answer)
-                content = read_at_once(answer, MOST_ANSWER_BYTES, CALL_SECONDS)
+            answer, content = self._runner.run(self._ask(path, body))
             if answer.is_success:
                 return kind.model_validate_json(content)
             problem = ProblemBody.model_validate_json(content)
+        except TimeoutError as error:
+            raise self._unreachable(f"no whole answer within {CALL_SECONDS:g} s") from error
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
         except TooLong as error:
@@ -152,6 +160,15 @@ class Line:
         except ValidationError as error:
             raise self._unreachable("its answer breaks the contract") from error
         raise error_of(problem)
+
+    async def _ask(self, path: str, body: BaseModel) -> tuple[httpx.Response, bytes]:
+        fields = body.model_dump(mode="json", exclude={"operation", "vm"})
+        async with (
+            asyncio.timeout(CALL_SECONDS),
+            self._client.stream("POST", path, json=fields) as answer,
+        ):
+            self._check(answer)
+            return answer, await read_body(answer, MOST_ANSWER_BYTES)
 
     def _check(self, answer: httpx.Response) -> None:
         """Its certificate is good for its address; it must name that hypervisor too."""
@@ -208,6 +225,7 @@ class Sending:
             try:
                 greeting = self._line.greet()
                 if greeting.stage in ("verified", "settled"):
+                    self._check_manifest(greeting)
                     return
                 if greeting.stage == "verifying":
                     self._progress = time.monotonic()
@@ -219,6 +237,16 @@ class Sending:
                 if late or error.code not in PASSING:
                     raise
                 time.sleep(PAUSE_SECONDS)
+
+    def _check_manifest(self, greeting: Greeting) -> None:
+        """Refuse to give a VM up for another one that was sent in its place."""
+        own = hashlib.sha256(manifest_path(self._files).read_bytes()).hexdigest()
+        if greeting.manifest != own:
+            raise PpnError(
+                f"node {self._target.node} has verified what was not sent from here",
+                code="copy_foreign",
+                hint="look who is on the way between the two nodes, and at their node proxies",
+            )
 
     def _send(self, greeting: Greeting) -> None:
         """Send what the destination has not."""

@@ -10,6 +10,8 @@ WINDOW_SECONDS = 60.0
 # Kept apart by name up to here; what comes from more addresses than that is counted together.
 MOST_SOURCES = 1024
 OTHERS = "others"
+# A VM's disks come in half a MiB at a time: the first piece of a window is a line, then a count.
+PIECES = "deliver"
 
 
 class Log(Protocol):
@@ -61,14 +63,22 @@ class Audit:
         began: when the present window began, seconds of a monotonic clock.
         counts: turned away before there was a request: by reason, detail and address, in this
             window.
+        pieces: of moving VMs that were let in: by node, address, VM and correlation id, in this
+            window.
     """
 
     log: Log
     began: float = 0.0
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    pieces: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
 
     def request(self, entry: Entry, seconds: float) -> None:
-        """Write the line of one request (NP-03)."""
+        """Write the line of one request; of a moving VM's pieces the first of a window (NP-03)."""
+        if entry.operation == PIECES and entry.outcome == "accepted":
+            key = (entry.client, entry.ip, entry.vm, entry.correlation_id)
+            self.pieces[key] += 1
+            if self.pieces[key] > 1:
+                return
         self.log.info(
             "request",
             client=entry.client,
@@ -127,5 +137,18 @@ class Audit:
                     detail=detail,
                     more=count - 1,
                 )
+        for (client, ip, vm, correlation_id), count in self.pieces.items():
+            if count > 1:
+                self.log.info(
+                    "requests",
+                    client=client,
+                    ip=ip,
+                    operation=PIECES,
+                    vm=vm,
+                    outcome="accepted",
+                    correlation_id=correlation_id,
+                    more=count - 1,
+                )
         self.counts.clear()
+        self.pieces.clear()
         self.began = now

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from ppn.fleet.identity import vm_id
 from tests.integration.agent.agents import NODE, SPAWN_STEPS, Agent
-from tests.integration.fleet.edges import Door
+from tests.integration.fleet.edges import Door, succeeds
 from tests.integration.fleet.parts import ORDER, Controller, Outside, Pool, pool
 from tests.integration.fleet.parts import Node as StandIn
 from tests.integration.host.node import Node, end_process, is_alive, wait_for
@@ -179,7 +180,7 @@ def test_node_proxy_dead_before_the_agent_was_asked(way: Way) -> None:
         with ThreadPoolExecutor() as workers:
             asked = workers.submit(way.controller.create, key)
             with way.controller.client() as client:
-                wait_for("the intent", lambda: client.get(f"/v1/intents/{vm}").is_success)  # noqa: B023
+                wait_for("the intent", partial(succeeds, client, "GET", f"/v1/intents/{vm}"))
             time.sleep(0.2)
             way.door.kill()
             way.door.start()
@@ -231,7 +232,7 @@ def test_qemu_killed_while_it_starts(way: Way) -> None:
         vm = vm_id(OWNER, key)
         with ThreadPoolExecutor() as workers:
             asked = workers.submit(way.controller.create, key)
-            pid = wait_for("QEMU", lambda: way.qemu(vm))  # noqa: B023
+            pid = wait_for("QEMU", partial(way.qemu, vm))
             time.sleep(delay)
             end_process(pid)
             answer = asked.result(60)

@@ -12,9 +12,18 @@ import pytest
 
 from ppn.audit.checkpoint import Checkpoint, signed
 from ppn.audit.entry import Entry
-from ppn.audit.note import LOG, Signer, parse_verifier
+from ppn.audit.note import (
+    LOG,
+    WITNESS,
+    Signer,
+    parse_note,
+    parse_verifier,
+    with_signatures,
+)
+from ppn.audit.proof import parse_bundle
 from tests.unit.audit.samples import (
     BATCHES,
+    KEY,
     ORIGIN,
     OTHER_KEY,
     SIGNER,
@@ -79,6 +88,23 @@ def test_a_proof_travels_from_the_operator_to_the_tenant(log: Path, tmp_path: Pa
     assert f"{len(own)} entries of acme, all in the log" in ppn("check", bundle, "--key", key)
     bundle.write_text(bundle.read_text().replace("create", "delete", 1))
     assert "audit_proof_wrong" in ppn("check", bundle, "--key", key, code=1)
+
+
+def test_a_log_is_no_witness_of_itself(log: Path, tmp_path: Path) -> None:
+    """TEN-12: neither with its key as it is, nor with the same key under a witness's name."""
+    key, bundle = log.parent / "key", tmp_path / "acme.json"
+    bundle.write_text(ppn("prove", log, "--key", key, "--tenant", "acme"))
+    assert "audit_key_wrong" in ppn("check", bundle, "--key", key, "--witness", key, code=1)
+    disguised = Signer("ppn/witness/relay", KEY)
+    found = parse_bundle(bundle.read_bytes())
+    note = parse_note(found.checkpoint.encode())
+    both = with_signatures(note, (disguised.cosign(note.text, 1_750_000_000),)).encode().decode()
+    bundle.write_text(found.model_copy(update={"checkpoint": both}).model_dump_json())
+    (tmp_path / "vkey").write_text(disguised.verifier(WITNESS).text())
+    assert "audit_key_wrong" in ppn(
+        "check", bundle, "--key", key, "--witness", tmp_path / "vkey", code=1
+    )
+    assert ppn("check", bundle, "--key", key)
 
 
 def test_show_and_tail_filter(log: Path) -> None:

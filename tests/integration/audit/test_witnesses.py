@@ -144,6 +144,34 @@ def test_what_the_host_hides_the_witness_shows(tmp_path: Path, told: WitnessSett
     assert [one["code"] for one in json.loads(done.stdout)["findings"]] == ["audit_fork"]
 
 
+def test_a_witness_that_forgot_says_so_until_an_operator_has_looked(
+    tmp_path: Path, told: WitnessSettings
+) -> None:
+    """TEN-12, CLI-01: the proxy logs why, and the command is refused while the witness runs."""
+    place = Witnessed(tmp_path, told)
+    with parts.witness(told), place.open() as log:
+        log.append(entry(0))
+        wait_until(lambda: pushed(log).size == 1)
+    (memory,) = told.folder.glob("logs/*.json")
+    memory.unlink()
+    with parts.witness(told):
+        with place.open() as log:
+            wait_until(lambda: pushed(log).code == "witness_forgot")
+        running = ppn("forget", ORIGIN, "--folder", told.folder)
+        assert running.returncode == 1 and "folder_locked" in running.stderr
+    done = ppn("forget", ORIGIN, "--folder", told.folder)
+    assert done.returncode == 0 and "is forgotten" in done.stdout
+    with parts.witness(told), place.open() as log:
+        log.append(entry(2))
+        wait_until(lambda: pushed(log) == PushStatus(parts.NAME, 2))
+    shutil.rmtree(told.folder / "logs")
+    (told.folder / "known").unlink()
+    argv = [sys.executable, "-m", "ppn.audit.witness", "--settings"]
+    argv.append(str(told.folder.with_suffix(".json")))
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1 and "witness_forgot" in ended.stderr
+
+
 def test_it_speaks_the_protocol_of_c2sp(tmp_path: Path, told: WitnessSettings) -> None:
     """Statuses, media types and bodies as tlog-witness has them."""
     place = Place(tmp_path)

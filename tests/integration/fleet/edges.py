@@ -165,3 +165,8 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def succeeds(client: httpx.Client, method: str, path: str) -> bool:
+    """Whether a request is carried out."""
+    return client.request(method, path).is_success

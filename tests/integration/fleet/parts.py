@@ -79,6 +79,10 @@ class Node:
             return None
         return {"correlation_id": request["correlation_id"], "result": result}
 
+    def has_seen_more(self, count: int) -> bool:
+        """Whether its agent was asked more often than so many times."""
+        return len(self.seen) > count
+
     def _do(self, body: dict[str, Any], ticket: dict[str, Any] | None) -> dict[str, Any]:
         name = body["vm"] if isinstance(body.get("vm"), str) else body["vm"]["name"]
         if body["operation"] == "show":
@@ -336,31 +340,42 @@ def pool(
         for other in outside:
             open_door(other.name, other.address, other.agent)
         addresses = [f"127.0.2.{number}" for number in range(1, controllers + 1)]
+        common = {
+            "port": fleet_port,
+            "node_proxy_port": proxy_port,
+            "nodes": [{"name": name, "address": at} for name, at in known],
+        }
         started: list[Controller] = []
         for address in addresses:
-            own = folder / address
-            own.mkdir()
-            settings = {
-                "name": f"controller-{address}",
-                "address": address,
-                "mesh_range": "10.8.0.0/24",
-                "port": fleet_port,
-                "nodes": [{"name": name, "address": at} for name, at in known],
-                "callers": ["127.0.0.1"],
-                "controllers": [other for other in addresses if other != address],
-                "node_proxy_port": proxy_port,
-                "journal": str(own / "intents.jsonl"),
-                "request_seconds": 20,
-                "development": True,
-            }
-            files = authority.issue(f"controller-{len(started)}", "controller", address=address)
-            settings |= {"certificate": str(files.certificate), "trust": str(files.trust)}
-            started.append(Controller(own, settings, files))
+            started.append(_controller(folder, authority, address, addresses, common))
             stack.callback(started[-1].end)
         for node in nodes:
             node.controllers = [controller.url for controller in started]
             node.beat()
         yield Pool(started, nodes, doors)
+
+
+def _controller(
+    folder: Path, authority: Authority, address: str, addresses: list[str], common: dict[str, Any]
+) -> Controller:
+    """One of the controllers at some addresses, with what they all are told."""
+    own = folder / address
+    own.mkdir()
+    files = authority.issue(f"controller-{addresses.index(address)}", "controller", address=address)
+    settings = {
+        **common,
+        "name": f"controller-{address}",
+        "address": address,
+        "mesh_range": "10.8.0.0/24",
+        "callers": ["127.0.0.1"],
+        "controllers": [other for other in addresses if other != address],
+        "journal": str(own / "intents.jsonl"),
+        "request_seconds": 20,
+        "development": True,
+        "certificate": str(files.certificate),
+        "trust": str(files.trust),
+    }
+    return Controller(own, settings, files)
 
 
 @contextmanager

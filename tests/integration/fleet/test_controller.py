@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -201,7 +202,7 @@ def test_a_change_right_after_a_restart_of_the_agent(small: Pool) -> None:
         with ThreadPoolExecutor() as workers, small.first.client() as client:
             before = len(node.seen)
             asked = workers.submit(client.request, verb, f"/v1/vms/{path}")
-            wait_for(lambda: len(node.seen) > before, "the first attempt")  # noqa: B023
+            wait_for(partial(node.has_seen_more, before), "the first attempt")
             node.silent = False
             done = asked.result(60)
         assert done.status_code == 200, done.text

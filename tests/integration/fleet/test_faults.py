@@ -6,11 +6,13 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
 
 from ppn.fleet.registry import STALE_SECONDS
+from tests.integration.fleet.edges import succeeds
 from tests.integration.fleet.parts import ORDER, Controller, Node, Pool, pool
 from tests.integration.proxy.parts import wait_for
 
@@ -122,7 +124,7 @@ def test_two_controllers_race_for_the_last_place(wide: Pool) -> None:
             for result in made:
                 with one.client() as client:
                     vm = result.json()["vm"]["id"]
-                    wait_for(lambda: client.delete(f"/v1/vms/{vm}").is_success, f"{vm} gone")  # noqa: B023
+                    wait_for(partial(succeeds, client, "DELETE", f"/v1/vms/{vm}"), f"{vm} gone")
     assert set(wins) == {1}
     assert wide.nodes[0].most_vcpus <= 8 and set(wide.held()) == set(filler)
 

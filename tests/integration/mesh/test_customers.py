@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from ppn.mesh.firewall import CONNECTIONS
 from tests.integration.mesh.conftest import CUSTOMERS, Mesh
-from tests.integration.mesh.namespaces import Namespace
+from tests.integration.mesh.namespaces import Namespace, wait_for
 from tests.integration.mesh.test_relayed import connects, listening
 
 NODES = {"relay": "10.8.0.1", "server": "10.8.0.2", "laptop": "10.8.0.3"}
@@ -19,6 +21,18 @@ PROXIES = ("10.8.0.1", "10.8.0.3")
 # SSH, broker, controller, node proxy, tenant proxy, witness, somebody's web server.
 LISTENED = (22, 9180, 9203, 9204, 9221, 9222, 8080)
 SECONDS = 300
+# Opens connections, none of which says anything, until one is not answered.
+MANY = """
+import socket, sys, time
+held = []
+try:
+    while len(held) < 400:
+        held.append(socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2))
+except OSError:
+    pass
+print(len(held), flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +120,20 @@ def test_a_customer_taken_out_is_cut_off(mesh: Mesh, services: None) -> None:
     assert connects(mesh.customer, "10.8.0.1", 9221)
     relay.configure(mesh.pool, mesh.registry)
     relay.ppn("sync")
+
+
+def test_one_customer_has_so_many_connections_and_keeps_nobody_out(
+    mesh: Mesh, services: None
+) -> None:
+    """TEN-09, MESH-03: also those that never begin TLS, which the proxy itself does not see."""
+    program = mesh.customer.start("python3", "-c", MANY, "10.8.0.1", "9221")
+    # A few of the tests before may be counted still.
+    assert program.process.stdout
+    assert 240 <= int(program.process.stdout.readline()) <= CONNECTIONS
+    assert not connects(mesh.customer, "10.8.0.1", 9221)
+    assert connects(mesh.rival, "10.8.0.1", 9221)
+    program.signal(signal.SIGKILL)
+    wait_for(lambda: connects(mesh.customer, "10.8.0.1", 9221), 90, "room for more")
 
 
 def test_without_the_rules_a_customer_would_reach_more(mesh: Mesh, services: None) -> None:

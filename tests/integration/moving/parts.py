@@ -26,6 +26,7 @@ import httpx
 
 from lab import guest
 from ppn.host.moving.policy import can_run
+from ppn.host.moving.vouching import RECEIVER
 from ppn.host.sidecar import Sidecar, read_sidecar
 from ppn.pool.tls import TlsFiles
 from ppn.run import run
@@ -344,6 +345,8 @@ def _machine(stack: ExitStack, hub: Namespace, name: str, authority: Authority) 
     own = authority.issue(name, "hypervisor", address=address)
     agent = Agent(node)
     tls = {"key": str(own.key), "certificate": str(own.certificate), "trust": str(own.trust)}
+    alone = authority.issue(name, RECEIVER, address=address)
+    tls |= {"own_key": str(alone.key), "own_certificate": str(alone.certificate)}
     agent.start(**tls, node=name, controllers=[f"http://{one}:{FLEET_PORT}" for one in CONTROLLERS])
     stack.callback(agent.end)
     machine = Machine(name, space, node, agent, _proxy_words(node, name, address, own))

@@ -283,6 +283,7 @@ class TenantProxy:
             "port": self.port or free_port(self.address),
             "controllers": list(self.controllers),
             "controller_port": self.controller_port,
+            "nodes": ["127.0.0.1", "127.0.0.2"],
             "store": self.store,
             "audit": str(self.audit),
             "audit_key": str(self.folder / "audit.key"),

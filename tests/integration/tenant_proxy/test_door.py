@@ -141,3 +141,37 @@ def test_a_body_that_is_too_long_is_not_read(running: tuple[TenantProxy, Recorde
         refused = client.post("/v1/vms", content=b" " * (1024 * 1024 + 1))
     assert (refused.status_code, refused.json()["code"]) == (413, "body_too_long")
     assert recorder.seen == []
+
+
+def test_who_has_no_token_is_answered_before_a_body(
+    running: tuple[TenantProxy, Recorder, str],
+) -> None:
+    """TEN-09: what is sent without one takes no memory, from however many connections."""
+    proxy, _, _ = running
+    trusting = context_of(proxy.authority)
+    head = (
+        "POST /v1/vms HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer nonsense\r\nContent-Length: {1 << 20}\r\n\r\n"
+    ).encode()
+    before = memory_mib(proxy)
+    lines: list[ssl.SSLSocket] = []
+    try:
+        for _ in range(150):
+            plain = socket.create_connection((proxy.address, proxy.port), timeout=30)
+            lines.append(trusting.wrap_socket(plain, server_hostname=proxy.address))
+            # All but the last byte: there is a body to wait for.
+            lines[-1].sendall(head + b" " * ((1 << 20) - 1))
+        statuses = {line.recv(12) for line in lines}
+        grown = memory_mib(proxy) - before
+    finally:
+        for line in lines:
+            line.close()
+    # Beyond the rate of an address: not looked at at all.
+    assert statuses <= {b"HTTP/1.1 401", b"HTTP/1.1 429"} and b"HTTP/1.1 401" in statuses
+    assert grown < 75
+
+
+def memory_mib(proxy: TenantProxy) -> float:
+    """The memory that a proxy has now."""
+    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ppn.audit.read import unended
 from ppn.tenant.model import Allocation, Amount
 from ppn.tenant.store import Store
 from tests.integration.fleet.parts import Node, Pool, pool
@@ -138,4 +139,8 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(fleet: Pool, tmp_path: 
         wait_for(lambda: not still_open(store), "the sweeper", seconds=90)
         for name in tenants:
             assert store.tenant(name).used == taken(fleet, name)
+        # What the killed ones began has an end in the log, too.
+        wait_for(lambda: unended(proxy.audit) == {}, "the outcomes")
+        codes = {entry.code for entry in proxy.entries() if entry.outcome == "failed"}
+        assert "outcome_unknown" in codes
         assert all(len(on) == 1 for on in fleet.held().values())

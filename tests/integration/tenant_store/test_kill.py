@@ -13,10 +13,12 @@ import httpx
 import pytest
 
 from ppn.tenant.model import Amount
+from ppn.tenant.records import Records
 from ppn.tenant.store import Store
 from ppn.tenant.sweeper import Sweeper
 from tests.integration.tenant_store.programs import next_line, say, started
 from tests.integration.tenant_store.worker import LEASE_SECONDS, TENANT, now
+from tests.unit.tenant.samples import Trail
 
 ROUNDS = int(os.environ.get("PPN_KILLS", "3"))
 PROXIES = 3
@@ -60,7 +62,7 @@ def sweep(store: Store, fleet: str) -> None:
     """Wait for the leases to end, and look until nothing is open."""
     time.sleep(LEASE_SECONDS)
     end = time.monotonic() + SECONDS
-    sweeper = Sweeper(store, [fleet], None, now)
+    sweeper = Sweeper(store, [fleet], None, now, Records(Trail()))
     while asyncio.run(sweeper.sweep()) > 0:
         assert time.monotonic() < end, store.allocations()
         time.sleep(0.05)

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from ppn.errors import Refusal
 from ppn.tenant.model import NOTHING, Allocation, Amount
 from ppn.tenant.store import Store
-from ppn.tenant.sweeper import View, decide
+from ppn.tenant.verdict import View, concluded, decide
 from tests.unit.tenant.samples import NOW
 from tests.unit.tenant.test_sweeper import report
 
@@ -229,16 +229,10 @@ class Truth(RuleBasedStateMachine):
         amount = self.vms.get(one.vm)
         vm = None if amount is None else report(amount, owner=self.tenant)
         verdict = decide(one, [View(vm=vm)])
-        if verdict.what == "settle":
-            self.store.settle(one.vm, now=self.now)
-        elif verdict.what == "forget":
-            assert self.store.forget(one, now=self.now)
-        elif verdict.what == "remove":
+        if verdict.what == "remove":
             self.vms.pop(one.vm)
-        elif verdict.what == "gone":
-            self.store.end_removal(one, gone=True, now=self.now)
-        elif verdict.amount is not None:
-            self.store.end_change(one, verdict.amount, now=self.now)
+        elif verdict.what != "wait":
+            assert self.store.replace(one, concluded(one, verdict, self.now))
 
 
 def test_what_runs_is_always_counted(store: Store) -> None:

@@ -208,15 +208,23 @@ def test_a_change_is_counted_from_before_it_is_asked_for(store: Store, acme: Ten
 def test_what_was_made_too_late_is_not_quietly_counted(store: Store, acme: Tenant) -> None:
     """TEN-08: a request that outlived its lease learns that its VM must go."""
     seen = store.reserve("acme", "vm-a", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
-    assert not store.forget(seen, now=NOW)
     again = store.reserve("acme", "vm-a", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
-    assert not store.forget(seen, now=LATER)
-    assert store.forget(again, now=LATER)
+    assert not store.replace(seen, None)
+    assert store.replace(again, None)
     assert store.tenant("acme").used == NOTHING
     with refusal("allocation_gone"):
         store.settle("vm-a", now=LATER)
     store.release("vm-a")
-    assert not store.forget(again, now=LATER)
+    assert not store.replace(again, None)
+
+
+def test_what_the_sweeper_saw_is_judged_by_all_of_it(store: Store, acme: Tenant) -> None:
+    """TEN-08: removed and ordered again meanwhile, the VM that was seen is another."""
+    seen = store.reserve("acme", "vm-a", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
+    store.release("vm-a")
+    store.reserve("acme", "vm-a", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
+    assert not store.replace(seen, replace(seen, state="settled", holders=0))
+    assert store.allocation("acme", "vm-a").state == "reserved"
 
 
 def test_the_sweeper_is_given_what_is_open_and_nobody_is_at(store: Store, acme: Tenant) -> None:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from ppn.audit.entry import Entry
+from ppn.audit.log import AuditUnavailable
+from ppn.tenant import asking
 from ppn.tenant.database import StoreUnavailable
-from ppn.tenant.model import NOTHING, Tenant
+from ppn.tenant.model import NOTHING, Amount, Tenant
+from ppn.tenant.records import Records
 from ppn.tenant.store import Store
-from ppn.tenant.sweeper import Sweeper
-from tests.integration.tenant_store.fleet import Fleet, Server
-from tests.unit.tenant.samples import LARGE, LATER, LEASE_SECONDS, NOW, ROOM_FOR_5, SMALL
+from ppn.tenant.sweeper import AT_ONCE, Sweeper
+from tests.integration.tenant_store.fleet import Fleet, Server, unknown
+from tests.unit.tenant.samples import (
+    LARGE,
+    LATER,
+    LEASE_SECONDS,
+    NOW,
+    ROOM_FOR_5,
+    SMALL,
+    Trail,
+)
 
+ROOMY = Amount(1 << 20, 1 << 10, 1 << 20, 1 << 10)
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -53,9 +69,19 @@ def acme(store: Store) -> Tenant:
     return store.tenant("acme")
 
 
+def sweeper_of(store: Store, *urls: str, trail: Trail | None = None) -> Sweeper:
+    """A sweeper for which every lease has ended."""
+    return Sweeper(store, urls, None, lambda: LATER, Records(trail or Trail()))
+
+
 def swept(store: Store, *urls: str) -> int:
-    """Look once, when every lease has ended; how much is open still."""
-    return asyncio.run(Sweeper(store, urls, None, lambda: LATER).sweep())
+    """Look once; how much is open still."""
+    return asyncio.run(sweeper_of(store, *urls).sweep())
+
+
+def told(trail: Trail) -> list[tuple[str, str, str, int | None]]:
+    """What the audit log says of a sweep."""
+    return [(one.operation, one.outcome, one.code, one.of) for one in trail.entries]
 
 
 def test_a_reservation_whose_vm_is_nowhere_is_freed(
@@ -163,7 +189,7 @@ def test_it_goes_on_when_the_store_is_away_for_a_while(
         return real(LATER)
 
     monkeypatch.setattr(store, "expired", expired)
-    sweeper = Sweeper(store, urls, None, lambda: LATER)
+    sweeper = sweeper_of(store, *urls)
 
     async def until_swept() -> None:
         running = asyncio.create_task(sweeper.run(0.01))
@@ -173,3 +199,135 @@ def test_it_goes_on_when_the_store_is_away_for_a_while(
 
     asyncio.run(asyncio.wait_for(until_swept(), 30))
     assert calls >= 2
+
+
+def test_what_the_sweeper_does_is_in_the_audit_log(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-10: each end that it finds, by an intent and an outcome that belongs to it."""
+    for put, what in ((True, "sweep_settle"), (False, "sweep_forget")):
+        trail = Trail()
+        vm = what.replace("_", "-")
+        store.reserve("acme", vm, SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
+        store.release("vm-a")
+        if put:
+            fleets[0].put(vm, "acme", SMALL)
+        assert asyncio.run(sweeper_of(store, *urls, trail=trail).sweep()) == 0
+        assert told(trail) == [(what, "allowed", "", None), (what, "done", "", 0)]
+        assert {(one.tenant, one.vm) for one in trail.entries} == {("acme", vm)}
+    trail = Trail()
+    store.begin_change("sweep-settle", LARGE, lease_seconds=0, now=LATER)
+    assert asyncio.run(sweeper_of(store, *urls, trail=trail).sweep()) == 0
+    assert [one.operation for one in trail.entries] == ["sweep_resize"] * 2
+
+
+def test_a_removal_by_the_sweeper_is_one_intent_and_one_outcome(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-10: the intent before the pool is asked, however often that takes."""
+    store.settle("vm-a", now=NOW)
+    store.begin_removal("vm-a", lease_seconds=0, now=LATER)
+    fleets[1].put("vm-a", "acme", SMALL)
+    trail = Trail()
+    sweeper = sweeper_of(store, *urls, trail=trail)
+    fleets[0].silent = fleets[1].silent = {"vms"}
+    for _ in range(3):
+        assert asyncio.run(sweeper.sweep()) == 1
+    assert told(trail) == [("sweep_remove", "allowed", "", None)] and fleets[1].vms
+    fleets[0].silent, fleets[1].silent = set(), set()
+    assert asyncio.run(sweeper.sweep()) == 1
+    assert asyncio.run(sweeper.sweep()) == 0
+    assert told(trail)[1:] == [("sweep_remove", "done", "", 0)]
+    assert store.allocations() == () and sweeper.removals == {}
+
+
+def test_a_removal_that_somebody_else_ends_is_ended_in_the_log(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-10: by another proxy, or by its customer who asked again."""
+    store.settle("vm-a", now=NOW)
+    begun = store.begin_removal("vm-a", lease_seconds=0, now=LATER)
+    trail = Trail()
+    sweeper = sweeper_of(store, *urls, trail=trail)
+    fleets[0].silent = fleets[1].silent = {"vms"}
+    assert asyncio.run(sweeper.sweep()) == 1
+    store.end_removal(begun, gone=True, now=LATER)
+    assert asyncio.run(sweeper.sweep()) == 0
+    assert told(trail)[1:] == [("sweep_remove", "failed", "ended_elsewhere", 0)]
+
+
+def test_without_the_audit_log_the_sweeper_does_nothing(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-10: neither to the pool nor to the store."""
+
+    class Gone(Trail):
+        def submit(self, entry: Entry) -> Future[int]:
+            raise AuditUnavailable("full", hint="")
+
+    store.reserve("acme", "vm-b", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
+    store.settle("vm-a", now=NOW)
+    store.begin_removal("vm-a", lease_seconds=0, now=LATER)
+    fleets[0].put("vm-a", "acme", SMALL)
+    before = store.allocations()
+    assert asyncio.run(sweeper_of(store, *urls, trail=Gone()).sweep()) == 2
+    assert store.allocations() == before and fleets[0].vms
+    assert "DELETE" not in {method for method, _ in fleets[0].asked}
+
+
+@pytest.mark.fault(
+    "a fleet controller that takes connections and says nothing, with much open in the store",
+    "the sweeper waits for it once in each sweep, and for removals a few at a time",
+)
+def test_a_silent_controller_is_waited_for_once(
+    store: Store,
+    acme: Tenant,
+    urls: list[str],
+    fleets: tuple[Fleet, Fleet],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TEN-08: what can be ended at others is not kept waiting."""
+    monkeypatch.setattr(asking, "LOOK_SECONDS", 0.5)
+    store.set_ceiling("acme", ROOMY)
+    for number in range(100):
+        store.reserve("acme", f"vm-{number}", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
+    fleets[0].put("vm-7", "acme", SMALL)
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as mute:
+        began = time.monotonic()
+        left = swept(store, urls[0], f"http://127.0.0.1:{mute.getsockname()[1]}")
+        assert time.monotonic() - began < 20
+    assert left == 100
+    assert store.allocation("acme", "vm-7").state == "settled"
+
+
+@pytest.mark.parametrize("path", ["intents", "vms"])
+def test_an_answer_without_an_end_is_no_answer(store: Store, acme: Tenant, path: str) -> None:
+    """TEN-08: neither in time nor in memory."""
+
+    class Endless(Fleet):
+        def answer(self, method: str, at: str, *_: object) -> tuple[int, dict[str, object]]:
+            return (200, {"x": "x" * 2_000_000}) if path in at else unknown()
+
+    with listening(Endless()) as url:
+        assert swept(store, url) == 1
+    assert store.allocation("acme", "vm-a").state == "reserved"
+
+
+def test_removals_take_turns(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-08: those that take long keep none of the others from being tried."""
+    store.set_ceiling("acme", ROOMY)
+    vms = [f"vm-{number}" for number in range(AT_ONCE + 3)]
+    for vm in vms:
+        store.reserve("acme", vm, SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
+        store.settle(vm, now=NOW)
+        store.begin_removal(vm, lease_seconds=0, now=LATER)
+        fleets[0].put(vm, "acme", SMALL)
+        fleets[0].making[vm] = "going"
+    sweeper = sweeper_of(store, urls[0])
+    for count in (AT_ONCE, 2 * AT_ONCE):
+        asyncio.run(sweeper.sweep())
+        asked = [path for method, path in fleets[0].asked if method == "DELETE"]
+        assert len(asked) == count
+    assert {path.rpartition("/")[2] for path in asked} == set(vms)

@@ -20,8 +20,10 @@ from ppn.errors import Refusal
 from ppn.fleet.identity import vm_id
 from ppn.log import configure_log
 from ppn.tenant.model import Allocation, Amount
+from ppn.tenant.records import Records
 from ppn.tenant.store import Store
 from ppn.tenant.sweeper import Sweeper
+from tests.unit.tenant.samples import Trail
 
 TENANT = "acme"
 KEYS = 12
@@ -103,7 +105,7 @@ def work(url: str, fleet: str, seed: int, parent: int) -> None:
     chance = random.Random(seed)
     with Store.open(url) as store, httpx.Client(base_url=fleet, timeout=REQUEST_SECONDS) as client:
         proxy = Proxy(store, client, chance)
-        sweeper = Sweeper(store, [fleet], None, now)
+        sweeper = Sweeper(store, [fleet], None, now, Records(Trail()))
         # In one piece: others write into the same pipe.
         os.write(1, f"{os.getpid()}\n".encode())
         while os.getppid() == parent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 
 from ppn.host.agent.alerts import Look, alerts
 from ppn.host.agent.processes import Process, strange_qemus
-from ppn.host.model import LibvirtStatus, NodeState, Problem, Unmanaged, VmWeight
+from ppn.host.model import LibvirtStatus, NodeState, Phase, Problem, Unmanaged, VmWeight
+from ppn.host.moving.stuck import stuck
 from ppn.host.paths import Paths
 from tests.unit.host.builders import make_node, make_spec, make_view
 
@@ -46,6 +49,26 @@ def test_each_discrepancy_is_one_alert(fields: dict[str, Any], code: str) -> Non
     assert codes(node) == {(code, "web")}
     # While an operation changes it, a VM is on its way and not wrong.
     assert codes(node, busy=frozenset({"web"})) == set()
+
+
+@pytest.mark.parametrize("phase", ["moving", "moved", "arriving"])
+def test_a_vm_that_stays_between_two_nodes_is_an_alert(tmp_path: Path, phase: Phase) -> None:
+    """HLT-06, MIG-01: an hour after the last that was written of it, unless something is at it."""
+    paths = Paths(tmp_path)
+    files = paths.vm("web")
+    files.moving.mkdir(parents=True)
+    part = files.moving / "root.qcow2"
+    now = time.time()
+    for path in (files.sidecar, part, files.moving):
+        path.touch()
+        os.utime(path, (now - 7200, now - 7200))
+    away = WELL.model_copy(update={"phase": phase, "state": "missing"})
+    late = stuck(paths, (away, WEB.model_copy(update={"name": "other"})), now)
+    assert late == {"web"} and codes(make_node(away), stuck=late) == {("move_stuck", "web")}
+    assert codes(make_node(away), stuck=late, busy=frozenset({"web"})) == set()
+    assert codes(make_node(WELL), stuck=stuck(paths, (WELL,), now)) == set()
+    os.utime(part, (now - 60, now - 60))
+    assert stuck(paths, (away,), now) == set()
 
 
 def test_strangers() -> None:

@@ -15,21 +15,23 @@ from tests.unit.audit.samples import NOW, encoded, entry
 
 ANY_TEXT = st.text(st.characters(), max_size=MAX_TEXT)
 ENTRIES = st.builds(
-    lambda texts, at, ended: Entry(
+    lambda texts, at, ended, count: Entry(
         at=at,
         tenant=texts[0],
         vm=texts[1],
         operation="create",
-        outcome="failed" if ended is not None else "allowed",
+        outcome="refused" if count else "failed" if ended is not None else "allowed",
         source=texts[2],
         token=texts[3],
         correlation_id=texts[4],
-        code="no_room" if ended is not None else "",
-        of=ended,
+        code="no_room" if count or ended is not None else "",
+        of=None if count else ended,
+        count=count or 1,
     ),
     st.tuples(*[ANY_TEXT] * 5),
     st.datetimes(timezones=st.just(UTC), min_value=datetime(1, 1, 2)),
     st.none() | st.integers(0, (1 << 53) - 1),
+    st.none() | st.integers(1, (1 << 53) - 1),
 )
 INJECTIONS = [
     'x"}\n{"tenant":"other"',
@@ -83,6 +85,14 @@ def test_every_entry_comes_back(made: Entry) -> None:
     assert ends(data) == made.of
 
 
+def test_an_entry_that_stands_for_one_does_not_say_so() -> None:
+    """TEN-12: it has one encoding, with or without a count."""
+    data = encode(Entry(**{**vars(entry(0)), "outcome": "refused", "code": "x", "count": 7}))
+    assert b'"count":7' in data and parse(data).count == 7
+    with pytest.raises(EntryInvalid):
+        parse(data.replace(b'"count":7', b'"count":1'))
+
+
 @given(st.sampled_from(encoded(9)), st.integers(0, 400), st.binary(max_size=3), st.integers(0, 3))
 def test_the_quick_judgement_is_the_whole_one(
     data: bytes, place: int, put: bytes, gone: int
@@ -115,6 +125,10 @@ def test_the_quick_judgement_is_the_whole_one(
         {"outcome": "done", "of": 1 << 53},
         {"outcome": "done", "of": 1, "code": "x"},
         {"outcome": "failed", "of": 1},
+        {"count": 2},
+        {"outcome": "refused", "code": "x", "count": 0},
+        {"outcome": "refused", "code": "x", "count": True},
+        {"outcome": "refused", "code": "x", "count": 1 << 53},
         {"operation": "Create"},
         {"operation": ""},
         {"operation": None},

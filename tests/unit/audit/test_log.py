@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from ppn.audit import journal as journal_module
 from ppn.audit import log as log_module
@@ -22,6 +23,7 @@ from ppn.audit.batches import read_batches
 from ppn.audit.entry import EntryInvalid, parse
 from ppn.audit.journal import NAME, AuditDamaged, AuditUnavailable, Journal
 from ppn.audit.log import Log, vkey_path
+from ppn.audit.metrics import LogCollector
 from ppn.audit.note import Verifier, parse_verifier
 from ppn.audit.publish import Publisher
 from ppn.audit.verify import Report, verify
@@ -320,14 +322,19 @@ def test_many_threads_and_two_processes_share_one_log(place: Place) -> None:
 def test_publishing_that_fails_stops_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """TEN-10: entries are durable without tiles; the trouble is told and passes."""
     monkeypatch.setattr(log_module, "PUBLISH_SECONDS", 0.02)
+    figures = CollectorRegistry()
     with place.open() as log:
+        figures.register(LogCollector(log.status))
+        assert figures.get_sample_value("ppn_audit_trouble") == 0
         (place.folder / "tile").write_text("in the way")
         assert log.append(entry(0)) == 0
         wait_until(lambda: log.status().trouble != "")
         assert log.status().published == 0
+        assert figures.get_sample_value("ppn_audit_trouble") == 1
         (place.folder / "tile").unlink()
         wait_until(lambda: log.status().published == 1)
         assert log.status().trouble == ""
+        assert figures.get_sample_value("ppn_audit_trouble") == 0
     assert place.verified().published == 1
 
 

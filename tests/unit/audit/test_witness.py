@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ppn.audit.witness.app import create_app, guarded
 from ppn.audit.witness.policy import SizeConflict, WitnessRefusal, parse_submission
 from ppn.audit.witness.service import Witness
 from ppn.audit.witness.settings import KnownLog, WitnessSettings
-from ppn.audit.witness.store import MOST_FORKS, MemoryDamaged, Store
+from ppn.audit.witness.store import MOST_FORKS, MemoryDamaged, MemoryLost, Store
 from ppn.wire.problems import status_of
 from tests.unit.audit.samples import KEY, ORIGIN, OTHER_KEY, SIGNER, TRUSTED
 
@@ -50,9 +51,9 @@ def body(old: int, new: int, leaves: list[bytes] = LEAVES, made: Note | None = N
 @pytest.fixture
 def witness(tmp_path: Path) -> Witness:
     """A witness of one log."""
-    return Witness(
-        Signer(NAME, OTHER_KEY), {ORIGIN: IPv4Address(ADDRESS)}, Store(tmp_path), lambda: 1.75e9
-    )
+    memory = Store(tmp_path)
+    memory.begin(new=True)
+    return Witness(Signer(NAME, OTHER_KEY), {ORIGIN: IPv4Address(ADDRESS)}, memory, lambda: 1.75e9)
 
 
 def add(witness: Witness, data: bytes) -> None:
@@ -107,9 +108,9 @@ def test_no_fork_is_signed_and_both_sides_are_kept(witness: Witness, tmp_path: P
     )
     (known,) = witness.known()
     assert int(str(known["forks"])) >= 2
-    kept = sorted(path.read_bytes() for path in tmp_path.glob("*.b.note"))
+    kept = sorted(path.read_bytes() for path in tmp_path.glob("logs/*.b.note"))
     assert parse_submission(same).note in kept
-    assert all(b"\n20\n" in path.read_bytes() for path in tmp_path.glob("*.a.note"))
+    assert all(b"\n20\n" in path.read_bytes() for path in tmp_path.glob("logs/*.a.note"))
     add(witness, body(20, 30))
 
 
@@ -118,7 +119,7 @@ def test_what_is_kept_of_forks_is_bounded(witness: Witness, tmp_path: Path) -> N
     for number in range(MOST_FORKS + 5):
         forged = [leaf_hash(bytes([number, 1])), *LEAVES]
         assert refusal(witness, body(2, 2, forged)).code == "audit_fork"
-    assert len(list(tmp_path.glob("*.b.note"))) == MOST_FORKS
+    assert len(list(tmp_path.glob("logs/*.b.note"))) == MOST_FORKS
 
 
 def test_only_the_known_log_with_its_first_key_is_signed(witness: Witness) -> None:
@@ -198,7 +199,7 @@ def test_an_empty_log_may_grow(witness: Witness) -> None:
 def test_a_witness_that_cannot_remember_does_not_sign(witness: Witness, tmp_path: Path) -> None:
     """TEN-12: neither without its memory, nor before it is written."""
     add(witness, body(0, 1))
-    (memory,) = tmp_path.glob("*.json")
+    (memory,) = tmp_path.glob("logs/*.json")
     memory.write_text("{")
     with pytest.raises(MemoryDamaged):
         witness.add_checkpoint(body(1, 2), ADDRESS, TRUSTED.text())
@@ -222,3 +223,69 @@ def test_a_stranger_cannot_accuse_a_log(witness: Witness) -> None:
     assert refusal(witness, false, source="10.8.0.9").code == "audit_inconsistent"
     (known,) = witness.known()
     assert known["forks"] == 0
+
+
+@pytest.mark.fault(
+    "a witness loses what it remembered of a log",
+    "it signs nothing of that log until an operator says so: `witness_forgot`",
+)
+def test_a_witness_that_forgot_does_not_sign(witness: Witness, tmp_path: Path) -> None:
+    """TEN-12: neither the old history nor another, from the start or from where it was."""
+    add(witness, body(0, 20))
+    (memory,) = tmp_path.glob("logs/*.json")
+    memory.unlink()
+    for data in (body(0, 1), body(20, 21), body(0, 5, REWRITTEN)):
+        with pytest.raises(MemoryLost) as caught:
+            witness.add_checkpoint(data, ADDRESS, TRUSTED.text())
+        assert caught.value.code == "witness_forgot"
+    assert witness.store.forget(ORIGIN, "then")
+    add(witness, body(0, 5))
+
+
+def test_a_witness_without_any_memory_does_not_begin(witness: Witness, tmp_path: Path) -> None:
+    """TEN-12: it has a key, so it has signed something."""
+    add(witness, body(0, 20))
+    (tmp_path / "known").unlink()
+    # What is there still says what it knows.
+    Store(tmp_path).begin(new=False)
+    assert witness.store.known() == (ORIGIN,)
+    (tmp_path / "known").unlink()
+    shutil.rmtree(tmp_path / "logs")
+    with pytest.raises(MemoryLost):
+        Store(tmp_path).begin(new=False)
+    with pytest.raises(MemoryLost):
+        witness.add_checkpoint(body(0, 5), ADDRESS, TRUSTED.text())
+    assert not witness.store.forget(ORIGIN, "then")
+    Store(tmp_path).begin(new=False)
+    add(witness, body(0, 5))
+
+
+def test_what_a_witness_forgets_on_demand_is_kept(witness: Witness, tmp_path: Path) -> None:
+    """TEN-12: it may be wanted as proof; the other logs stay known."""
+    add(witness, body(0, 20))
+    assert witness.store.forget(ORIGIN, "then") and witness.store.known() == ()
+    (kept,) = tmp_path.glob("logs/*.json.then")
+    assert "\\n20\\n" in kept.read_text()
+    # Damaged or not: nothing else helps then.
+    add(witness, body(0, 20))
+    for name in ("known", "logs/*.json"):
+        (damaged,) = tmp_path.glob(name)
+        damaged.write_text("{")
+    assert witness.store.forget(ORIGIN, "later")
+    add(witness, body(0, 20))
+
+
+def test_a_crash_before_a_log_is_known_is_no_loss(
+    witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEN-12: nothing was signed yet, so it begins again."""
+
+    def cut(self: Store, known: tuple[str, ...]) -> None:
+        raise MemoryDamaged("power is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_remember", cut)
+        with pytest.raises(MemoryDamaged):
+            witness.add_checkpoint(body(0, 3), ADDRESS, TRUSTED.text())
+    Store(tmp_path).begin(new=False)
+    add(witness, body(3, 5))

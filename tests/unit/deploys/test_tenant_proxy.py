@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from deploys.services import SERVICES
 from deploys.tenant_proxy import SERVICE, UNIT, tenant_files
 from ppn.audit.witness.settings import WitnessAt
 from ppn.fleet.settings import FleetSettings
-from ppn.inventory import Pool
-from ppn.tenant.settings import PATH, TenantSettings
+from ppn.inventory import Pool, TenantPeer
+from ppn.tenant.settings import PATH, PeerOf, TenantSettings
 
 RELAY: dict[str, Any] = {
     "roles": ["relay", "controller", "tenant-proxy"],
@@ -55,6 +56,15 @@ def test_it_knows_every_controller_and_every_controller_knows_it() -> None:
         assert FleetSettings.model_validate_json(content).callers == (settings.address,)
 
 
+def test_it_knows_whose_each_customers_machine_is() -> None:
+    """TEN-03, MESH-03: a token is good at its own tenant's machines, and at the nodes."""
+    peer = TenantPeer("acme-desk", "acme", IPv4Address("10.8.0.200"), "key")
+    content = tenant_files(replace(pool(), tenant_peers=(peer,)), "relay")[PATH].content
+    settings = TenantSettings.model_validate_json(content)
+    assert settings.nodes == (IPv4Address("10.8.0.1"), IPv4Address("10.8.0.2"))
+    assert settings.peers == (PeerOf(address=IPv4Address("10.8.0.200"), tenant="acme"),)
+
+
 def test_its_audit_log_is_sent_to_witnesses_on_other_nodes() -> None:
     """TEN-12: what the proxy's own host rewrites, they still know."""
     settings = TenantSettings.model_validate_json(tenant_files(pool(), "relay")[PATH].content)
@@ -78,6 +88,10 @@ def test_it_can_look_up_the_host_of_its_store() -> None:
     assert "TemporaryFileSystem=/etc:ro" in content
     seen = re.findall(r"^BindReadOnlyPaths=(.*)$", content, re.MULTILINE)
     assert {"-/etc/resolv.conf", "-/etc/hosts"} <= set(" ".join(seen).split())
+    # A name server may have an IPv6 address alone, and the sockets to it are the proxy's own.
+    families = re.findall(r"^RestrictAddressFamilies=(.*)$", content, re.MULTILINE)
+    assert families == ["AF_UNIX AF_INET AF_INET6"]
+    assert "IPAddressDeny" not in content
 
 
 def test_customers_reach_its_port_and_no_other() -> None:

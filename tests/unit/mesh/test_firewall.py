@@ -96,8 +96,10 @@ def test_a_customer_is_let_in_at_the_tenant_proxys_port_alone() -> None:
         f'iifname "ppn0" {who} ip daddr {{ 10.8.0.1 }} tcp dport 9221 accept',
         f'iifname "ppn0" {who} counter drop',
     ]
-    late = f"{who} ip daddr 10.8.0.1 tcp dport 9221 accept"
-    assert about_customers(ruleset(nodes, proxy, (SSH, DOOR))) == [*early, late]
+    door = f"{who} ip daddr 10.8.0.1 tcp dport 9221"
+    over = "add @customer_connections { ip saddr ct count over 256 }"
+    late = [f"{door} ct state new {over} counter drop", f"{door} accept"]
+    assert about_customers(ruleset(nodes, proxy, (SSH, DOOR))) == [*early, *late]
     assert about_customers(ruleset(nodes, SERVER, (SSH, DOOR))) == early
     assert about_customers(ruleset(nodes, proxy, (SSH,))) == early[1:]
 

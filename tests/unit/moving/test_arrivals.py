@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from ppn.errors import Refusal
+from ppn.errors import PpnError, Refusal
 from ppn.host.agent.service import Service
+from ppn.host.agent.settings import AgentSettings
 from ppn.host.model import NodeState
 from ppn.host.moving.box import Piece, Sender
 from ppn.host.moving.copies import Copy, Manifest
 from ppn.host.moving.incoming import Incoming
+from ppn.host.moving.vouching import check_vouched
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
 from ppn.wire.moving import MANIFEST, Deliver, Greet, Greeting, MoveView, PrepareArrival, ShowMove
 from tests.unit.host.builders import make_node
+from tests.unit.moving.certified import authority, certified
 from tests.unit.moving.test_policy import destination, source
 from tests.unit.moving.world import MOVE, VM
 
@@ -58,20 +61,36 @@ class Source:
             for name, content in disks.items()
         )
         self.manifest = Manifest(sidecar=sent, copies=tuple(copies))
+        own = certified(authority(folder), "b")
+        self.settings = AgentSettings(
+            node="b",
+            own_key=str(own.key),
+            own_certificate=str(own.certificate),
+            trust=str(own.trust),
+        )
         self.files = {MANIFEST: self.manifest.model_dump_json().encode(), **disks}
         self.start()
 
     def start(self) -> None:
         """The destination's agent is killed and starts again; its door is opened anew."""
-        self.service = Roomy(self.paths, on_change=lambda: None, report=dict, uri=NOWHERE)
+        self.service = Roomy(
+            self.paths, on_change=lambda: None, report=dict, uri=NOWHERE, settings=self.settings
+        )
         order = PrepareArrival(vm=VM, move=MOVE, source="a")
         self.secret = str(self.service.do(order, "test")["secret"])
+        self.key = ""
+
+    def greeting(self) -> Greeting:
+        """What the destination's agent says, and vouches for."""
+        greet = Greet(vm=VM, move=MOVE, source="a", secret=self.secret)
+        greeting = Greeting.model_validate(self.service.do(greet, "test"), strict=False)
+        check_vouched(greeting, VM, MOVE, "a", "b", Path(self.settings.trust))
+        return greeting
 
     def send(self, *names: str) -> None:
         """Send files, each in one piece."""
-        greet = Greet(vm=VM, move=MOVE, source="a", secret=self.secret)
-        greeting = Greeting.model_validate(self.service.do(greet, "test"), strict=False)
-        sender = Sender(MOVE, greeting.key)
+        self.key = self.key or self.greeting().key
+        sender = Sender(MOVE, self.key)
         for name in names:
             content = self.files[name]
             piece = Piece(MOVE, self.manifest.numbers[name], 0, len(content))
@@ -179,3 +198,57 @@ def test_a_late_order_opens_no_door_to_a_vm_that_has_settled(tmp_path: Path) -> 
     with pytest.raises(Refusal) as caught:
         sender.start()
     assert caught.value.code == "vm_exists" and not files.moving.exists()
+
+
+def test_a_piece_that_comes_again_has_nothing_compared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: a hostile source would keep the node reading its disks for as long as it likes."""
+    times, damaged = [0], Incoming.damaged
+
+    def counted(incoming: Incoming, on_bytes: Callable[[int], None]) -> tuple[str, ...]:
+        times[0] += 1
+        return damaged(incoming, on_bytes)
+
+    monkeypatch.setattr(Incoming, "damaged", counted)
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    sender.send(MANIFEST, "root")
+    assert sender.outcome() == "verified"
+    for _ in range(5):
+        sender.send("root")
+        assert sender.outcome() == "verified"
+    assert times == [1]
+
+
+def test_nothing_more_is_taken_in_once_it_is_given_up(tmp_path: Path) -> None:
+    """MIG-01: a source that sends damaged disks three times is not listened to for ever."""
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    sender.send(MANIFEST)
+    sender.files["root"] = qcow2()[:-1] + b"x"
+    while not (door := sender.service.moves._arrivals._doors[VM]).problem:
+        with door.lock:
+            complete = door.incoming.is_complete
+        if not complete:
+            sender.send("root")
+        time.sleep(0.01)
+    with pytest.raises(PpnError) as caught:
+        sender.send("root")
+    assert caught.value.code == sender.outcome() == "copy_damaged"
+
+
+def test_the_manifest_that_is_verified_is_the_one_that_was_sent(tmp_path: Path) -> None:
+    """MIG-01: the source gives its VM up for that one alone."""
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    assert sender.greeting().manifest == ""
+    sender.send(MANIFEST, "root")
+    assert sender.outcome() == "verified"
+    assert sender.greeting().manifest == hashlib.sha256(sender.files[MANIFEST]).hexdigest()
+
+
+def test_a_node_that_cannot_vouch_takes_no_vm_in(tmp_path: Path) -> None:
+    """INV-04: said before the VM is stopped at its source."""
+    sender = Source(tmp_path, {"root": qcow2()}, source("moving"))
+    Path(sender.settings.own_certificate).unlink()
+    with pytest.raises(PpnError) as caught:
+        sender.start()
+    assert caught.value.code == "certificate_missing"

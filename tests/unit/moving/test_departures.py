@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.host.agent import departures
 from ppn.host.agent.departures import Departures
 from ppn.host.agent.service import Service
@@ -18,7 +19,7 @@ from ppn.host.moving import policy
 from ppn.host.moving.copies import manifest_path
 from ppn.host.paths import Paths
 from ppn.host.sidecar import Sidecar, write_sidecar
-from ppn.wire.moving import Depart
+from ppn.wire.moving import Depart, MoveStep
 from tests.unit.moving.test_policy import sidecar, source
 from tests.unit.moving.world import MOVE, VM
 
@@ -66,6 +67,17 @@ def service(folder: Path, own: Sidecar, monkeypatch: pytest.MonkeyPatch) -> Serv
     return Service(paths, on_change=lambda: None, report=dict)
 
 
+class Slow(Libvirt):
+    """A libvirt that takes until it is let go on."""
+
+    go = threading.Event()
+
+    def __init__(self, uri: str | None) -> None:
+        Libvirt.asked += 1
+        self.go.wait(10)
+        raise PpnError("no answer", code="libvirt_unavailable")
+
+
 def depart(node: Service) -> None:
     """Have the VM sent, and wait until that has ended."""
     work = Departures(node, AgentSettings(node="a"))
@@ -92,3 +104,68 @@ def test_copies_of_an_earlier_move_are_never_sent(
     left.write_text("{}")
     depart(node)
     assert Libvirt.asked == 1 and not left.exists()
+
+
+class Doubled(LockTable):
+    """A table in which the same order comes once more, before the first one's thread is started."""
+
+    work: Departures
+    times = 0
+
+    @contextmanager
+    def operation(self, vm: str, operation: str, correlation_id: str) -> Iterator[None]:
+        """As it is; and then the second order."""
+        with super().operation(vm, operation, correlation_id):
+            yield
+        if operation == "depart":
+            self.times += 1
+            if self.times == 1:
+                self.work.depart(ORDER, "test")
+
+
+def test_orders_at_one_time_are_one_departure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: of two the second's work would hide the first's, which nobody could call back."""
+    node = service(tmp_path, sidecar(), monkeypatch)
+    monkeypatch.setattr(departures, "Backend", Slow)
+    monkeypatch.setattr(Slow, "go", threading.Event())
+    table = Doubled()
+    node.table = table
+    table.work = work = Departures(node, AgentSettings(node="a"))
+    work.depart(ORDER, "test")
+    sending = [one for one in threading.enumerate() if one.name == f"move-{VM}"]
+    Slow.go.set()
+    work.finish()
+    assert len(sending) == 1
+
+
+def test_a_late_order_begins_no_move_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: also when another move of the VM has come and gone since: nobody would drive it."""
+    node = service(tmp_path, sidecar(), monkeypatch)
+    monkeypatch.setattr(Service, "converge", lambda *_: None)
+    work = Departures(node, AgentSettings(node="a"))
+    for move in (MOVE, "b" * 32):
+        work.back(MoveStep(vm=VM, move=move, step="back"), "test")
+    with pytest.raises(Refusal) as caught:
+        work.depart(ORDER, "test")
+    assert caught.value.code == "move_ended" and Libvirt.asked == 0
+
+
+def test_a_late_word_of_another_move_ends_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: a move that is going on is called back by its own name alone."""
+    node = service(tmp_path, sidecar(), monkeypatch)
+    monkeypatch.setattr(departures, "Backend", Slow)
+    monkeypatch.setattr(Slow, "go", threading.Event())
+    work = Departures(node, AgentSettings(node="a"))
+    work.depart(ORDER, "test")
+    job = work._jobs[VM]
+    with pytest.raises(Refusal):
+        work.back(MoveStep(vm=VM, move="b" * 32, step="back"), "test")
+    assert job.active and not job.ending.is_set()
+    Slow.go.set()
+    work.finish()

@@ -387,3 +387,161 @@ def test_what_no_controller_remembers_the_node_tells(moving: Moving) -> None:
         assert (told.outcome, told.source, told.node) == ("done", "b", "a")
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("destination", "steps"), [("receiving", ["drop"]), ("gone", [])])
+def test_a_vm_that_was_removed_meanwhile_leaves_nothing_behind(
+    moving: Moving, destination: str, steps: list[str]
+) -> None:
+    """MIG-02: before it was given up; the room that was kept for it is given back."""
+    moving.parts.journal.intend(INTENT)
+    moving.nodes.views = {"a": view("gone"), "b": view(destination, move=MOVE)}
+    ended = driven(moving)
+    assert ended.outcome == "failed" and ended.problem is not None
+    assert ended.problem.code == "vm_unknown"
+    assert moving.nodes.orders == steps and moving.parts.journal.intents == {}
+
+
+def test_a_vm_that_has_moved_on_since_is_not_lost(moving: Moving) -> None:
+    """MIG-01: its destination has it in another move, seen by a controller that starts again."""
+    moving.parts.journal.intend(INTENT)
+    moving.nodes.views = {"a": view("gone"), "b": view("sending", move="b" * 32)}
+    assert driven(moving).outcome == "done"
+    assert moving.parts.journal.intents == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "keeps"),
+    [
+        (dict(stage="moved", move=MOVE), dict(stage="gone"), "a"),
+        (dict(stage="moved", move=MOVE), dict(stage="here"), "a"),
+        (dict(stage="gone"), dict(stage="verified", move=MOVE), "b"),
+    ],
+)
+def test_what_only_a_person_can_decide_says_who_keeps_it(
+    moving: Moving, source: dict[str, str], destination: dict[str, str], keeps: str
+) -> None:
+    """MIG-01: nothing is removed, and it is looked at again after a restart."""
+    moving.parts.journal.intend(INTENT)
+    moving.nodes.views = {"a": view(**source), "b": view(**destination)}
+    ended = driven(moving)
+    assert ended.problem is not None and ended.problem.code == "move_lost"
+    assert ended.problem.hint.startswith(f"what {keeps} keeps")
+    assert moving.nodes.orders == [] and VM in moving.parts.journal.intents
+
+
+def test_two_looks_of_different_age_are_no_loss(moving: Moving) -> None:
+    """MIG-01: another controller settles and releases between the answers of the two nodes."""
+    moving.parts.journal.intend(INTENT)
+    moving.nodes.views = {"a": view("gone"), "b": view("verified", move=MOVE)}
+    asked = moving.nodes.ask
+
+    async def ask(call: Call) -> dict[str, Any]:
+        answer = await asked(call)
+        if call.node == "b":
+            moving.nodes.views["b"] = view("settled", move=MOVE, settled=True)
+        return answer
+
+    moving.nodes.ask = ask  # type: ignore[method-assign]
+    assert driven(moving).outcome == "done"
+
+
+INTENT = Intent(id=VM, owner="moving", digest="", node="b", move=MOVE, source="a")
+
+
+def driven(moving: Moving) -> MoveReport:
+    """How a move of the journal ends for a controller that starts again."""
+
+    async def run() -> MoveReport:
+        running = asyncio.create_task(moving.mover.run())
+        await asyncio.sleep(0)
+        ended = await moving.ended()
+        running.cancel()
+        return ended
+
+    return asyncio.run(run())
+
+
+async def cancel(moving: Moving) -> MoveReport:
+    """Call the VM's move back."""
+    return await moving.mover.cancel(VM, moving.parts.asked())
+
+
+def test_a_move_is_cancelled_before_it_is_committed(moving: Moving) -> None:
+    """MIG-01: the VM stays where it is; asked twice it is the same."""
+    moving.nodes.stuck = True
+
+    async def run() -> None:
+        await moving.begin()
+        while "departure" not in moving.nodes.orders:
+            await asyncio.sleep(0.01)
+        assert (await cancel(moving)).stage == "back"
+        assert (await cancel(moving)).outcome == "going"
+        ended = await moving.ended()
+        assert ended.outcome == "failed" and ended.problem is not None
+        assert ended.problem.code == "move_cancelled"
+
+    asyncio.run(run())
+    assert moving.nodes.orders[-2:] == ["back", "drop"]
+    assert moving.parts.journal.intents == {}
+
+
+def test_a_move_that_is_committed_is_not_cancelled(moving: Moving) -> None:
+    """MIG-01: from the commit on it only goes forward, and says so."""
+    refuse(moving, "settle", "memory_not_free")
+
+    async def run() -> None:
+        await moving.begin()
+        while "settle" not in moving.nodes.orders:
+            await asyncio.sleep(0.01)
+        with pytest.raises(Refusal) as caught:
+            await cancel(moving)
+        assert caught.value.code == "move_committed"
+        del moving.nodes.wrong["settle"]
+        assert (await moving.ended()).outcome == "done"
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_move_that_was_just_committed_is_done(moving: Moving) -> None:
+    """MIG-01: the controller learns of it from the source's own refusal."""
+    moving.nodes.stuck = True
+
+    async def run() -> None:
+        move = (await moving.begin()).move
+        while "departure" not in moving.nodes.orders:
+            await asyncio.sleep(0.01)
+        refuse(moving, "back", "move_committed")
+        await cancel(moving)
+        moving.nodes.views = {"a": view("moved", move=move), "b": view("verified", move=move)}
+        ended = await moving.ended()
+        assert (ended.outcome, ended.problem) == ("done", None)
+
+    asyncio.run(run())
+
+
+def test_what_no_controller_drives_is_cancelled_all_the_same(moving: Moving) -> None:
+    """MIG-01: its driver is gone; while another one drives it, that one is to be asked."""
+    moving.nodes.views = {
+        "a": view("sending", move=MOVE),
+        "b": view("receiving", move=MOVE, peer="a"),
+    }
+
+    async def run() -> None:
+        moving.parts.peers.says.append("going")
+        for code, states in (
+            ("move_unknown", ("running",)),
+            ("order_elsewhere", ("moving", "arriving")),
+        ):
+            moving.heard(*states)
+            with pytest.raises(Refusal) as caught:
+                await cancel(moving)
+            assert caught.value.code == code
+        moving.parts.peers.says[:] = [None]
+        both = await asyncio.gather(cancel(moving), cancel(moving))
+        assert {one.move for one in both} == {MOVE}
+        ended = await moving.ended()
+        assert ended.outcome == "failed" and ended.problem is not None
+
+    asyncio.run(run())
+    assert moving.nodes.orders == ["back", "drop"]

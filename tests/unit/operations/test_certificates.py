@@ -21,9 +21,16 @@ from operations import certificates
 from operations.certificates import MAKE_KEY
 from operations.files import File
 from ppn.pool import keys
-from ppn.pool.certificates import Subject, authority_certificate, bundle_from_pem, pem, sign
+from ppn.pool.certificates import (
+    Subject,
+    authority_certificate,
+    bundle_from_pem,
+    pem,
+    sign,
+    subject_of,
+)
 from ppn.pool.certificates import load_authority as authority_of
-from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
+from ppn.pool.tls import AGENT_CERTIFICATE, AGENT_KEY, AGENT_STEM, NODE_CERTIFICATE, NODE_TRUST
 from ppn.run import run
 from tests.unit.mesh.pools import SMALL, node, pool
 from tests.unit.operations.yielded import refusal, texts, yielded
@@ -161,6 +168,28 @@ def test_second_run_has_no_command_and_needs_no_key(
         certificate=str(folder / "ca.crt"),
     )
     assert (commands, host.noops) == ([], [f"{NODE_CERTIFICATE} is good"])
+
+
+def test_the_agents_certificate_is_for_one_thing_alone(
+    folder: Path, keyed: CertificateState
+) -> None:
+    """INV-04: a node's own roles are not in it, nor is it where services look for theirs."""
+    commands, _ = yielded(
+        certificates.signed,
+        {NodeCertificate: keyed},
+        pool=POOL,
+        key=str(folder / "ca.key"),
+        certificate=str(folder / "ca.crt"),
+        stem=AGENT_STEM,
+        roles=["vm-receiver"],
+    )
+    (file,) = json.loads(commands[0].connector_arguments["_stdin"])
+    (made,) = bundle_from_pem(file["content"].encode())
+    assert file["path"] == AGENT_CERTIFICATE
+    assert subject_of(made) == Subject("node", SUBJECT.address, frozenset({"vm-receiver"}))
+    blank = CertificateState(None, None, None, None, None)
+    (text,) = texts(yielded(certificates.key, {NodeCertificate: blank}, stem=AGENT_STEM)[0])
+    assert text.endswith(f"ppn-key {AGENT_KEY}")
 
 
 @pytest.mark.parametrize(("days", "count"), [(200, 0), (270, 1), (500, 1)])

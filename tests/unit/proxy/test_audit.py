@@ -87,3 +87,21 @@ def test_a_new_window_tells_the_first_at_once_again() -> None:
     audit.turned_away("ringfence", "10.8.0.9", 1.0)
     audit.turned_away("ringfence", "10.8.0.9", WINDOW_SECONDS + 1)
     assert [line["event"] for line in log.lines] == ["connection refused"] * 2
+
+
+def test_the_pieces_of_a_moving_vm_are_counted() -> None:
+    """NP-03: a disk of 100 GiB would be 200,000 lines; who is refused stands in a line each."""
+    log = Kept()
+    audit = Audit(log)
+    for _ in range(1000):
+        for vm in ("web", "db"):
+            audit.request(Entry("server", "10.8.0.2", "c0ffee00", "deliver", vm, 200), 0.01)
+    for _ in range(3):
+        refused = Entry("server", "10.8.0.2", "c0ffee00", "deliver", "web", 409, "ticket_refused")
+        audit.request(refused, 0.01)
+    assert [line["outcome"] for line in log.lines] == ["accepted"] * 2 + ["refused"] * 3
+    audit.flush(WINDOW_SECONDS + 1)
+    counted = [(line["vm"], line["client"], line["more"]) for line in log.lines[5:]]
+    assert counted == [("web", "server", 999), ("db", "server", 999)]
+    audit.request(Entry("server", "10.8.0.2", "c0ffee00", "deliver", "web", 200), 0.01)
+    assert log.lines[-1]["event"] == "request"

@@ -82,10 +82,18 @@ def test_the_queue_is_bounded_and_says_what_it_dropped(monkeypatch: pytest.Monke
 
 def test_more_alerts_than_are_remembered_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "MOST_ACTIVE", 1)
-    state = told(EMPTY, "watch", [GONE, GHOST], always, NOW)
-    assert events(state) == [("raised", "qemu_gone")]
+    for _ in range(2):
+        state = told(EMPTY, "watch", [GONE, GHOST], always, NOW)
+        assert events(state) == [("raised", "qemu_gone"), ("raised", "alerts_untold")]
+    assert state.active[-1].message.startswith("1 more things are wrong")
+    # Who sees less cannot say that it is over.
+    assert events(told(state, "reconciliation", [], always, NOW)) == events(state)
     state = told(state, "watch", [GHOST], always, NOW)
-    assert events(state)[1:] == [("cleared", "qemu_gone"), ("raised", "ghost_record")]
+    assert events(state)[2:] == [
+        ("cleared", "qemu_gone"),
+        ("raised", "ghost_record"),
+        ("cleared", "alerts_untold"),
+    ]
 
 
 def test_a_sink_that_fails_rests_longer_each_time() -> None:
@@ -160,19 +168,24 @@ def test_a_silent_controller_is_an_alert_and_hides_nothing() -> None:
     gap = Gap("controller", "http://10.8.0.2:9203", "no answer")
     (found,) = watched((look("server"),), (gap,))
     assert found.key == Key("controller_silent", "http://10.8.0.2:9203")
-    assert watch_judges(found.key, (), ("server",))
+    assert watch_judges(found.key, (), (gap,), ("server",))
     # With no controller left, nothing else can be said to be over.
-    assert not watch_judges(GONE.key, (), ("server",))
-    assert not watch_judges(Key("vm_doubled", "web"), (), ("server",))
+    assert not watch_judges(GONE.key, (), (gap,), ("server",))
+    assert not watch_judges(Key("vm_doubled", "web"), (), (gap,), ("server",))
+    # What is of the pool may be the silent one's own word; what is of a node, the node says.
+    for key in (Key("vm_doubled", "web"), Key("node_unheard", "server", "server")):
+        assert not watch_judges(key, (look("server"),), (gap,), ("server",))
+        assert watch_judges(key, (look("server"),), (), ("server",))
+    assert watch_judges(GONE.key, (look("server"),), (gap,), ("server",))
 
 
 def test_what_a_stale_node_said_last_still_stands() -> None:
     looks = (look("laptop", stale=("server",)),)
     assert {one.key for one in watched(looks, ())} == {Key("node_stale", "server", "server")}
-    assert not watch_judges(GONE.key, looks, ("server", "laptop"))
-    assert watch_judges(GONE.key, (look("server"),), ("server",))
+    assert not watch_judges(GONE.key, looks, (), ("server", "laptop"))
+    assert watch_judges(GONE.key, (look("server"),), (), ("server",))
     # A node that has left the inventory has no alerts.
-    assert watch_judges(GONE.key, looks, ("laptop",))
+    assert watch_judges(GONE.key, looks, (), ("laptop",))
 
 
 def test_a_run_clears_only_what_it_read() -> None:

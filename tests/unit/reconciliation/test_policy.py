@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from ppn.fleet.reconciliation.classes import CLASSES
 from ppn.fleet.reconciliation.model import Gap, Key, Views
-from ppn.fleet.reconciliation.policy import confirmed, due, findings, outdated, read_twice
+from ppn.fleet.reconciliation.policy import chained, confirmed, due, findings, outdated, read_twice
 from ppn.fleet.reconciliation.watching import run_judges
 from ppn.host.spec import Disk
 from ppn.wire.fleet import OpenIntent, PlacedVm
@@ -352,8 +353,35 @@ def test_a_run_on_demand_counts_and_a_failed_one_does_not() -> None:
 def test_reports_are_kept_for_the_stated_time() -> None:
     """REC-04."""
     made = [NOW - timedelta(days=days) for days in (500, 401, 399, 1)]
-    assert outdated(made, NOW, 400) == (made[0], made[1])
-    assert outdated(made[:1], NOW, 400) == ()
+    assert outdated(made, NOW, 400) == 2
+    assert outdated(made[:1], NOW, 400) == 0
+    # A clock that was ahead keeps nothing for longer, nor does one that was behind for less long.
+    ahead, behind = NOW + timedelta(days=9999), NOW - timedelta(days=9999)
+    assert outdated([ahead, *made], NOW, 400) == 3
+    assert outdated([*made[:3], behind, made[3]], NOW, 400) == 2
+
+
+@given(st.permutations(range(6)), st.sets(st.integers(0, 5)))
+def test_reports_are_in_the_order_they_were_written(names: list[int], missing: set[int]) -> None:
+    """REC-04: whatever they are called, and whichever are not there."""
+    links = {
+        f"{names[at]}": (f"digest {at}", f"digest {at - 1}" if at else "")
+        for at in range(6)
+        if at not in missing
+    }
+    written = [f"{names[at]}" for at in range(6) if at not in missing]
+    found = chained(links)
+    assert sorted(found) == sorted(links)
+    if missing <= {0}:
+        assert list(found) == written
+    for before, after in pairwise(written):
+        if links[after][1] == links[before][0]:
+            assert found.index(after) == found.index(before) + 1
+
+
+def test_a_report_that_is_there_twice_is_said_twice() -> None:
+    links = {"a": ("1", ""), "b": ("2", "1"), "copy": ("1", "")}
+    assert sorted(chained(links)) == ["a", "b", "copy"]
 
 
 def test_codes_are_stable_and_differ() -> None:

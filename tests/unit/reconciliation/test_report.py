@@ -125,6 +125,22 @@ def test_old_reports_go_and_the_rest_still_verifies(store: Store) -> None:
     assert len(store.kept()) == 1
 
 
+def test_a_clock_that_was_ahead_breaks_no_chain(store: Store) -> None:
+    """REC-04: reports go on after the one of a time to come, and all of them verify."""
+    days = (0, 9000, 1, 2)
+    kept = [keep(store, NOW + timedelta(days=day)) for day in days]
+    assert store.verify() == tuple(kept) and store.find(None) == kept[-1]
+    content = kept[2].path.read_bytes()
+    kept[2].path.unlink()
+    with pytest.raises(ReportDamaged) as caught:
+        store.verify()
+    assert caught.value.code == "report_missing"
+    kept[2].path.write_bytes(content)
+    # Nor is anything kept for longer than is stated.
+    assert store.prune(NOW + timedelta(days=500), keep_days=400) == 3
+    assert store.verify() == (kept[-1],)
+
+
 def test_reports_are_found_by_name(store: Store) -> None:
     with pytest.raises(Refusal) as caught:
         store.find(None)

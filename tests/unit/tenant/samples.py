@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from ppn.audit.entry import Entry
 from ppn.tenant.model import Allocation, Amount, State
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -20,3 +23,17 @@ def allocation(
 ) -> Allocation:
     """An allocation whose lease ends `LATER`."""
     return Allocation("vm-a", "acme", SMALL, state, NOW, pending, LATER, holders, "0" * 16)
+
+
+@dataclass
+class Trail:
+    """An audit log in memory."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def submit(self, entry: Entry) -> Future[int]:
+        """Take an entry."""
+        self.entries.append(entry)
+        made: Future[int] = Future()
+        made.set_result(len(self.entries) - 1)
+        return made

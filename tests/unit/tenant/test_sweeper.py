@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ppn.fleet.peers import Stage
 from ppn.tenant.model import Amount
-from ppn.tenant.sweeper import UNDECIDED, View, decide
+from ppn.tenant.verdict import UNDECIDED, View, decide
 from ppn.wire.heartbeat import VmReport, VmState
 from tests.unit.tenant.samples import LARGE, SMALL, allocation
 

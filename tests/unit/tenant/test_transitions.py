@@ -92,8 +92,15 @@ def test_a_change_counts_the_larger_of_both_until_it_is_over() -> None:
 def test_the_end_of_an_earlier_change_does_not_end_a_later_one() -> None:
     there = allocation("settled", pending=LARGE, holders=0)
     assert transitions.end_change(there, "another", LARGE, SOON) == there
-    over = allocation("settled", holders=0)
-    assert transitions.end_change(over, over.operation, LARGE, SOON) == over
+    removing = allocation("removing", pending=LARGE)
+    assert transitions.end_change(removing, removing.operation, LARGE, SOON) == removing
+
+
+def test_a_change_that_ends_after_its_lease_is_counted() -> None:
+    """TEN-08: the sweeper found the VM as it was, and then the pool did as it was asked."""
+    begun = transitions.begin_change(allocation("settled", holders=0), LARGE, LEASE, NOW, "op")
+    swept = replace(begun, amount=SMALL, pending=None)
+    assert transitions.end_change(swept, "op", LARGE, LATER).held == LARGE
 
 
 @pytest.mark.parametrize(
@@ -155,11 +162,3 @@ def test_an_order_for_a_vm_that_is_removed_waits() -> None:
     with pytest.raises(Refusal) as caught:
         transitions.join(allocation("removing"), SMALL, LEASE, NOW, "op")
     assert code_of(caught) == "vm_busy"
-
-
-def test_only_an_abandoned_reservation_is_abandoned() -> None:
-    there = allocation()
-    assert transitions.is_abandoned(there, there.operation, LATER)
-    assert not transitions.is_abandoned(there, there.operation, LATER - SECOND)
-    assert not transitions.is_abandoned(there, "another", LATER)
-    assert not transitions.is_abandoned(allocation("settled"), there.operation, LATER)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from ppn.tenant.model import Amount
 from ppn.tenant.records import Records
 from ppn.tenant.store import Store
 from ppn.tenant.threads import Threads
+from ppn.wire.fleet import ResizeOrder
 
 VM = "vm-a"
 NOW = datetime.now(UTC)
@@ -137,3 +138,32 @@ def test_a_disk_that_was_gone_already_is_given_back_once(store: Store) -> None:
     carry_out(store, trail, pool, "attach", Disk(name="data", size_gib=8))
     carry_out(store, trail, pool, "detach", "old")
     assert store.tenant("acme").used.disk_gib == 9
+
+
+def test_a_lease_begins_when_it_is_written(store: Store) -> None:
+    """TEN-08: not when its request began to wait, or it might end before the change."""
+    threads, gates = Threads(), Lanes(at_once=1)
+    changes = Changes(
+        store=store,
+        threads=threads,
+        gates=gates,
+        records=Records(Trail(store)),
+        fleet=cast(Fleet, Pool()),
+        seconds=10,
+        lease_seconds=60,
+    )
+
+    async def story() -> datetime:
+        async with gates.turn("acme"):
+            resizing = asyncio.create_task(
+                changes.resize(visit_to(store), ResizeOrder(memory_mib=512))
+            )
+            await asyncio.sleep(0.2)
+            its_turn = datetime.now(UTC)
+        await resizing
+        return its_turn
+
+    its_turn = asyncio.run(story())
+    threads.close()
+    until = store.allocation("acme", VM).until
+    assert until is not None and until >= its_turn + timedelta(seconds=60)

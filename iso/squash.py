@@ -1,0 +1,58 @@
+"""The image's root as one read-only file: squashfs, the same bytes for the same tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iso.enter import run_in
+
+# Of a 383 MiB root, in seconds of one processor: 3 takes 2 s and leaves 133 MiB, 9 takes 6 s and
+# leaves 126 MiB, 15 takes 31 s for the same, 19 takes 105 s and leaves 117 MiB.
+LEVEL = 9
+BLOCK = 1 << 20
+SECONDS = 1800
+
+
+def command(source: str, target: str) -> list[str]:
+    """The command that packs a tree; times after SOURCE_DATE_EPOCH become it.
+
+    Args:
+        source: the tree's folder.
+        target: the file to make.
+    """
+    # fmt: off
+    return [
+        "mksquashfs", source, target,
+        "-noappend", "-no-progress", "-quiet",
+        "-exit-on-error",
+        "-comp", "zstd",
+        "-Xcompression-level", str(LEVEL),
+        "-b", str(BLOCK),
+        # What the building machine's file system may have added is not the tree's.
+        "-xattrs-include", r"^security\.capability$",
+        "-root-mode", "755",
+        "-root-uid", "0",
+        "-root-gid", "0",
+    ]
+    # fmt: on
+
+
+def pack(root: Path, target: Path, *, tools: Path, epoch: int) -> None:
+    """Pack a tree.
+
+    Args:
+        root: the tree.
+        target: the file to make; it appears when it is whole.
+        tools: the tools tree.
+        epoch: the latest time that a file of it may have, in seconds since 1970.
+
+    Raises:
+        CommandFailed: it could not be packed.
+        OSError: no room, or no right.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    binds = {root: "/mnt/root", target.parent: "/mnt/target"}
+    argv = command("/mnt/root", f"/mnt/target/{partial.name}")
+    run_in(tools, argv, timeout=SECONDS, binds=binds, env={"SOURCE_DATE_EPOCH": str(epoch)})
+    partial.replace(target)

@@ -1,0 +1,200 @@
+"""The installer as it runs on a machine: look, judge, say, install, start the disk."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from ppn import __version__
+from ppn.errors import PpnError, Refusal
+from ppn.installer import efi, medium, policy, render, settings
+from ppn.installer.console import Console, Say, consoles
+from ppn.installer.disks import Disk, list_devices, looked_at, read_disks
+from ppn.installer.execute import carry_out
+from ppn.installer.mark import Mark, State
+from ppn.installer.medium import Boot, Found
+from ppn.installer.plan import Folders, installation
+from ppn.installer.policy import Choice, Wanted
+from ppn.installer.settings import NodeSettings
+from ppn.run import run
+
+RUN = Path("/run/ppn")
+SETTLE_SECONDS = 60.0
+# Long enough to be read, when a person stands there.
+READ_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to become of this machine: which node, on which disk, from what."""
+
+    node: NodeSettings
+    wanted: Wanted
+    choice: Choice
+
+
+def install(say: Say) -> None:
+    """Make a node of this machine, and let it start from its disk.
+
+    Args:
+        say: tells the console.
+
+    Raises:
+        Refusal: it must not be done; nothing was written.
+        PpnError: it could not be done.
+        OSError: a device could not be read.
+    """
+    boot = medium.read_boot(RUN, medium.kernel_command_line())
+    say(f"ppn {__version__}, image {boot.image[:16]}")
+    run(["udevadm", "settle", "--timeout=30"], timeout=SETTLE_SECONDS)
+    decision = decide(boot, say)
+    name = decision.node.node.name
+    disk = decision.choice.disk
+    if decision.choice.installed:
+        say(f"ALREADY INSTALLED: {disk.title} is node {name}, from this image and these settings")
+        say("it is not installed again")
+    else:
+        write(decision, boot, say)
+        say(f"INSTALLED node {name} on {disk.title}")
+    start_disk(disk, say)
+
+
+def decide(boot: Boot, say: Say) -> Decision:
+    """Judge settings, machine and disks; nothing is written.
+
+    Args:
+        boot: what this boot is.
+        say: tells the console.
+
+    Raises:
+        Refusal: the settings are not to be trusted, or no disk is to be taken.
+        PpnError: something cannot be read.
+    """
+    listed = list_devices()
+    found = medium.find_settings(boot, listed, RUN)
+    say(f"site settings of {found.source}, signed by {found.signer}")
+    if found.passed_over:
+        say(f"passed over: {found.passed_over}; a second medium goes first")
+    node = settings.node_of(found.site, medium.read_machine())
+    say(f"this machine is node {node.node.name}")
+    wanted = Wanted(boot.image, node.digest())
+    return Decision(node, wanted, choose(boot, found, node, wanted, say))
+
+
+def choose(boot: Boot, found: Found, node: NodeSettings, wanted: Wanted, say: Say) -> Choice:
+    """The disk to be taken; the console hears what was found on every one.
+
+    Raises:
+        Refusal: none, or more than one.
+    """
+    media = medium.disks_of(list_devices(), found.devices | {boot.medium})
+    disks = read_disks()
+    for disk in disks:
+        say(f"disk {policy.judge(disk, node.disk, media, wanted).line}")
+    choice = policy.choose(disks, node.disk, media, wanted)
+    say(f"chosen: {choice.disk.title} ({choice.disk.path})")
+    return choice
+
+
+def write(decision: Decision, boot: Boot, say: Say) -> None:
+    """Install on the chosen disk; the one function that writes.
+
+    Raises:
+        Refusal: the disk is not what it was when it was chosen; nothing was written.
+        PpnError: a step failed.
+    """
+    disk = decision.choice.disk
+    mark = Mark(
+        state=State.COMPLETE,
+        node=decision.node.node.name,
+        image=decision.wanted.image,
+        settings=decision.wanted.settings,
+        seed=disk.mark.seed if disk.mark is not None else uuid4(),
+    )
+    files = render.node_files(decision.node, mark)
+    kernel = kernel_release(Path("/usr/lib/modules"))
+    check_unchanged(disk)
+    carry_out(installation(disk, mark, files, boot.root, kernel, Folders()), Path(disk.path), say)
+
+
+def check_unchanged(disk: Disk) -> None:
+    """Look at the chosen disk once more, right before the first write.
+
+    Raises:
+        Refusal: its name leads to another disk now, or it is not what it was.
+    """
+    real = Path(disk.path).resolve()
+    found = [looked_at(device) for device in list_devices(real)]
+    if found != [disk]:
+        raise Refusal(
+            f"{disk.title} is not what it was a moment ago",
+            code="disk_changed",
+            constraint="disk policy",
+            hint="leave the disks alone, and start the machine from the medium again",
+        )
+
+
+def kernel_release(modules: Path) -> str:
+    """The release of the one kernel of the image.
+
+    Raises:
+        PpnError: there is none, or more than one.
+    """
+    found = sorted(path.name for path in modules.iterdir() if (path / "modules.dep").exists())
+    if len(found) != 1:
+        raise PpnError(f"the image has {len(found)} kernels, not one", code="image_unsound")
+    return found[0]
+
+
+def start_disk(disk: Disk, say: Say) -> None:
+    """Start the machine anew, from its disk.
+
+    A firmware whose list cannot be changed starts what it always does: so it is said what to do.
+    """
+    try:
+        efi.start_next(f"/dev/{disk.name}")
+    except efi.FirmwareRefuses as error:
+        say(f"{error}: take the medium out, or put the disk first in the firmware's menu")
+        time.sleep(READ_SECONDS * 2)
+    say("starting from the disk")
+    time.sleep(READ_SECONDS)
+    leave("reboot")
+
+
+def refuse(error: PpnError | OSError, power_off: bool, say: Say) -> None:
+    """Say what is wrong and what to do, then halt or switch off.
+
+    Args:
+        error: why nothing, or not all, was done.
+        power_off: whether to switch off rather than to halt.
+        say: tells the console.
+    """
+    if isinstance(error, Refusal):
+        say(f"REFUSED: {error}")
+        say("nothing was written")
+    else:
+        say(f"FAILED: {error}")
+    say("switching off" if power_off else "halted: switch the machine off and on to try again")
+    time.sleep(READ_SECONDS)
+    leave("poweroff" if power_off else "halt")
+
+
+def leave(how: str) -> None:
+    """Reboot, halt or switch off at once: nothing of this system is to be kept.
+
+    Args:
+        how: `reboot`, `halt` or `poweroff`.
+    """
+    run(["systemctl", "--force", "--force", how], timeout=SETTLE_SECONDS)
+
+
+def main() -> None:
+    """Entry point of the installer's service."""
+    console = Console(consoles())
+    power_off = "ppn.on_failure=poweroff" in medium.kernel_command_line().split()
+    try:
+        install(console.say)
+    except (PpnError, OSError) as error:
+        refuse(error, power_off, console.say)
