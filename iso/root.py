@@ -17,7 +17,7 @@ from iso.lock import Lock
 from iso.recipe import HERE, Recipe, files_below, read_packages
 from iso.software import put_dependencies
 from iso.tools import tools_recipe, tools_tree
-from iso.trees import ensure, kept
+from iso.trees import building, ensure, finish, is_built, place
 from iso.wheels import PYTHON
 
 LAB = HERE.parent / "lab"
@@ -97,15 +97,17 @@ def root_of(recipe: Recipe, lock: Lock, cache: Cache, *, offline: bool = False) 
     Raises:
         PpnError: it cannot be built.
     """
-    known = kept(recipe, lock, cache)
-    if known is None:
+    folder = place(recipe, lock, cache)
+    if not is_built(folder):
         tools = tools_tree(lock, cache, offline=offline)
-        with TemporaryDirectory(prefix="ppn-wheels-") as wheels:
-            if recipe.python is not None:
-                lay_wheels(lock, cache, Path(wheels), offline=offline)
-            finish = partial(customise, wheels=Path(wheels))
-            known = ensure(recipe, lock, cache, tools=tools, finish=finish, offline=offline)
-    return known / "root"
+        packages = ensure(recipe, lock, cache, tools=tools, offline=offline)
+        with building(cache.folder, folder.name), TemporaryDirectory(prefix="ppn-wheels-") as name:
+            if not is_built(folder):
+                if recipe.python is not None:
+                    lay_wheels(lock, cache, Path(name), offline=offline)
+                work = partial(customise, recipe=recipe, wheels=Path(name))
+                finish(recipe, packages, folder, work)
+    return folder / "root"
 
 
 def customise(root: Path, recipe: Recipe, wheels: Path | None = None) -> None:

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from iso.cache import Cache
@@ -25,6 +26,7 @@ from ppn.run import run, stream
 
 BUILT = "built.json"
 BUILD_SECONDS = 1800
+COPY_SECONDS = 600
 NEEDS_MIB = 3000
 DPKG_EXCLUDED = (
     "/usr/share/man/*",
@@ -36,8 +38,6 @@ DPKG_EXCLUDED = (
 # The copyright, as its licences ask; and the archive's addresses as Debian gives them.
 DPKG_INCLUDED = ("/usr/share/doc/*/copyright", "/usr/share/doc/apt/examples/debian.sources")
 
-Finish = Callable[[Path, Recipe], None]
-
 
 class TreeWrong(PpnError):
     """A tree was built, and is not what the lock says."""
@@ -45,14 +45,13 @@ class TreeWrong(PpnError):
     code = "tree_wrong"
 
 
-def kept(recipe: Recipe, lock: Lock, cache: Cache) -> Path | None:
-    """The folder of a tree that is there already; None when it must be built."""
-    folder = place(recipe, lock, cache)
-    return folder if (folder / BUILT).exists() else None
+def is_built(folder: Path) -> bool:
+    """Whether a tree's folder is there, whole."""
+    return (folder / BUILT).exists()
 
 
 def place(recipe: Recipe, lock: Lock, cache: Cache) -> Path:
-    """The folder that a tree has or will have: the tree itself is `root` in it.
+    """The folder that a finished tree has or will have: the tree itself is `root` in it.
 
     Raises:
         LockUnusable: the lock was not made for this recipe.
@@ -61,23 +60,27 @@ def place(recipe: Recipe, lock: Lock, cache: Cache) -> Path:
     return cache.folder / f"{recipe.name}-{recipe.digest(lock)}"
 
 
+def packages_place(recipe: Recipe, lock: Lock, cache: Cache) -> Path:
+    """The folder of a recipe's packages alone, before anything of ours is laid over them.
+
+    Raises:
+        LockUnusable: the lock was not made for this recipe.
+    """
+    bare = replace(recipe, tree=None, disabled=(), python=None)
+    folder = place(bare, lock, cache)
+    return folder.with_name(f"packages-{folder.name}")
+
+
 def ensure(
-    recipe: Recipe,
-    lock: Lock,
-    cache: Cache,
-    *,
-    tools: Path | None = None,
-    finish: Finish | None = None,
-    offline: bool = False,
+    recipe: Recipe, lock: Lock, cache: Cache, *, tools: Path | None = None, offline: bool = False
 ) -> Path:
-    """The folder of a tree, built when it is not there yet.
+    """The folder of a recipe's packages, installed now if it is not there yet.
 
     Args:
-        recipe: what to build.
-        lock: its packages.
-        cache: has the packages' files, or will; the tree is kept there too.
+        recipe: which packages.
+        lock: has them by hash.
+        cache: has their files, or will; the tree is kept there too.
         tools: the tools tree that builds it; without one this machine's own tools do.
-        finish: what is done to the tree when its packages are installed.
         offline: open no connection.
 
     Raises:
@@ -87,59 +90,81 @@ def ensure(
         CommandFailed: the build failed; with the log's last lines.
         TreeWrong: other packages came than the lock names.
     """
-    folder = place(recipe, lock, cache)
-    if kept(recipe, lock, cache) is None:
+    folder = packages_place(recipe, lock, cache)
+    if not is_built(folder):
         with building(cache.folder, folder.name):
-            if kept(recipe, lock, cache) is None:
+            if not is_built(folder):
                 need_root(f"building {folder.name}")
                 need_space(cache.folder, NEEDS_MIB, f"the {recipe.name} tree")
                 packages = lock.of(recipe.name)
                 with step(f"Fetch what {recipe.name} is made of") as shown:
                     fetch(lock, packages, cache, shown.detail, offline=offline)
-                build(recipe, lock, cache, folder, tools=tools, finish=finish)
+                build(recipe, lock, cache, folder, tools=tools)
     return folder
 
 
 def build(
-    recipe: Recipe,
-    lock: Lock,
-    cache: Cache,
-    folder: Path,
-    *,
-    tools: Path | None = None,
-    finish: Finish | None = None,
+    recipe: Recipe, lock: Lock, cache: Cache, folder: Path, *, tools: Path | None = None
 ) -> None:
-    """Build a tree from files that the cache has; it appears under its name when it is whole.
+    """Install a recipe's packages from files that the cache has.
 
     Args:
-        recipe: what to build.
-        lock: its packages.
+        recipe: which packages.
+        lock: has them by hash.
         cache: has their files.
-        folder: where it goes; what is there is replaced.
+        folder: where the tree goes; it appears when it is whole, in place of what is there.
         tools: the tools tree that builds it; without one this machine's own tools do.
-        finish: what is done to the tree when its packages are installed.
 
     Raises:
         CacheUnusable: a package's file is missing or wrong.
         CommandFailed: the build failed; with the log's last lines.
         TreeWrong: other packages came than the lock names.
     """
-    partial = folder.with_suffix(".partial")
-    for old in (partial, folder):
-        remove(old)
     packages = lock.of(recipe.name)
-    start = time.monotonic()
-    title = f"Build the {recipe.name} tree ({len(packages)} packages)"
-    with plain_modes(), step(title) as shown:
-        (partial / "archive").mkdir(parents=True)
+    title = f"Install the packages of {recipe.name} ({len(packages)})"
+    with step(title) as shown, appearing(folder) as partial:
+        (partial / "archive").mkdir()
         lay_out(partial / "archive", packages, cache)
         install(partial, packages, lock.epoch, folder.with_suffix(".log"), shown, tools)
         remove(partial / "archive")
         check(partial / "root", packages)
-        shown.detail("customise")
-        if finish is not None:
-            finish(partial / "root", recipe)
+        shown.detail("settle")
         settle(partial / "root", packages, recipe.packages)
+
+
+def finish(recipe: Recipe, packages: Path, folder: Path, work: Callable[[Path], None]) -> None:
+    """Make a finished tree of its packages.
+
+    Args:
+        recipe: whose tree.
+        packages: the folder of its packages; not changed.
+        folder: where the tree goes; it appears when it is whole, in place of what is there.
+        work: what is done to the tree.
+
+    Raises:
+        PpnError: the work failed.
+        OSError: the tree cannot be changed.
+    """
+    with step(f"Finish the {recipe.name} tree"), appearing(folder) as partial:
+        source, target = packages / "root", partial / "root"
+        run(["cp", "--archive", "--reflink=auto", source, target], timeout=COPY_SECONDS)
+        work(partial / "root")
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block has ended well.
+
+    Args:
+        folder: its name; what is there is replaced.
+    """
+    partial = folder.with_suffix(".partial")
+    for old in (partial, folder):
+        remove(old)
+    start = time.monotonic()
+    with plain_modes():
+        partial.mkdir(parents=True)
+        yield partial
         facts = {"seconds": round(time.monotonic() - start, 1), "mib": used_mib(partial / "root")}
         write_atomic(partial / BUILT, json.dumps(facts).encode())
         run(["sync", "-f", partial], timeout=300)

@@ -8,9 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from iso.cache import Cache
 from iso.lock import Lock
 from iso.root import guest_recipe
-from iso.trees import building, remove
+from iso.trees import building, packages_place, remove
 from lab.image import Image, ensure, make_disk, node_image
 from lab.initrd import APPLETS, DISK_DRIVERS, DISK_INIT, LEANER, disk_initrd, initrd
 from lab.modules import read_modules
@@ -114,6 +115,7 @@ def cached_debian() -> Path:
                 build_debian(folder, image)
         # The disk holds all of it.
         remove(image.folder)
+        remove(packages_place(recipe, Lock.read(), Cache(cache_folder())))
     return folder
 
 

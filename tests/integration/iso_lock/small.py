@@ -10,6 +10,7 @@ import random
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from iso import enter, trees
@@ -42,7 +43,9 @@ def build(folder: Path, year: str) -> Path:
         bend_time(year)
     tree = shuffled(node_recipe().tree, folder / "shuffled")
     recipe = replace(node_recipe(), python=None, tree=tree)
-    trees.build(recipe, lock, cache, folder / "small", tools=tools, finish=customise)
+    trees.build(recipe, lock, cache, folder / "packages", tools=tools)
+    work = partial(customise, recipe=recipe)
+    trees.finish(recipe, folder / "packages", folder / "small", work)
     return folder / "small" / "root"
 
 
