@@ -6,7 +6,7 @@ umask 022
 tree=$1
 shift
 mount --make-rprivate /
-echo localhost >/proc/sys/kernel/hostname
+hostname localhost
 here=$(mktemp -d /tmp/ppn-tools.XXXXXX)
 mount -t tmpfs -o mode=0755 ppn "$here"
 trap 'umount --lazy "$here"; rmdir "$here"' EXIT

@@ -70,9 +70,11 @@ def bend_time(year: str) -> None:
 
     def bent(folder: Path, packages: tuple[Package, ...]) -> list[str]:
         program, *options = plain(folder, packages)
+        judged = f'[ "$(chroot "$1" date +%Y)" -ge {year} ]'
         before = 'mkdir -p "$1/work"; cp /work/faketime.so "$1/work/"'
         after = 'rm "$1/work/faketime.so"; rmdir "$1/work"'
-        return [program, f"--setup-hook={before}", f"--customize-hook={after}", *options]
+        hooks = [f"--setup-hook={before}", f"--customize-hook={judged}; {after}"]
+        return [program, *hooks, *options]
 
     def brought(folder: Path, packages: tuple[Package, ...], cache: Cache) -> None:
         shutil.copy(FAKETIME, folder.parent / "faketime.so")
