@@ -12,7 +12,7 @@ from ppn.cli.output import print_error
 from ppn.errors import PpnError
 
 # One module of iso/commands for each.
-COMMANDS = ("cache", "lock")
+COMMANDS = ("build", "cache", "lock")
 
 app = typer.Typer(
     name="iso",

@@ -1,0 +1,58 @@
+"""`ppn iso build`: the image, unsigned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iso.errors import IsoError
+from ppn.cli.output import AsJson, print_json, say
+
+OUTPUT = Path("dist/iso")
+
+
+def build(
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Folder `public` of `ppn iso keys`: goes onto the medium."),
+    ] = None,
+    site: Annotated[
+        Path | None, typer.Option(help="Signed settings of a pool, from `ppn iso config`.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the image and its parts.")] = OUTPUT,
+    as_json: AsJson = False,
+) -> None:
+    """Build the image from the lock: unsigned, the same bytes wherever it is built.
+
+    Example: ppn iso build --keys ~/mypool/iso-keys/public
+    """
+    from iso.build import build_iso
+    from iso.stage import inputs_from_lock
+    from iso.times import Times
+
+    for path in (keys, site):
+        if path is not None and not path.exists():
+            raise IsoError(f"there is no {path}", code="not_found")
+    times = Times()
+    inputs = inputs_from_lock(output=output / "unsigned", keys=keys, site=site, times=times)
+    made, image, digest = build_iso(inputs, output, times)
+    manifest = made.manifest()
+    if as_json:
+        print_json(
+            {
+                "image": str(image),
+                "sha256": digest,
+                "bytes": image.stat().st_size,
+                "root_hash": manifest.root_hash,
+                "commit": manifest.commit,
+                "test_keys": manifest.test_keys,
+                "seconds": times.seconds,
+            }
+        )
+        return
+    say(f"{image}  {image.stat().st_size >> 20} MiB\nsha256 {digest}")
+    if manifest.test_keys:
+        say("test keys: anyone can sign for this image; never boot a real machine from it")
+    say("not signed yet: `ppn iso sign` does it; `ppn iso verify --rebuild` compares it later")
