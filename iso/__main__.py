@@ -12,7 +12,7 @@ from ppn.cli.output import print_error
 from ppn.errors import PpnError
 
 # One module of iso/commands for each.
-COMMANDS = ("build", "cache", "lock")
+COMMANDS = ("build", "cache", "keys", "lock", "sign", "verify")
 
 app = typer.Typer(
     name="iso",

@@ -80,7 +80,7 @@ def build(inputs: Inputs, times: Times) -> Unsigned:
 def pack_root(inputs: Inputs, made: Unsigned) -> None:
     """Pack the node root."""
     argv = squash.command("/mnt/root", "/mnt/made/medium/ppn/root.squashfs")
-    binds = {"root": inputs.root, "made": made.folder}
+    binds = {inputs.root: "/mnt/root", made.folder: "/mnt/made"}
     run_tool(inputs.tools, argv, inputs.source.epoch, binds)
     (made.medium / "ppn/root.squashfs").chmod(0o644)
 
@@ -89,7 +89,7 @@ def hash_root(inputs: Inputs, made: Unsigned, lock_sha256: str) -> verity.Verity
     """Make the packed root's hash tree."""
     data, tree = "/mnt/made/medium/ppn/root.squashfs", "/mnt/made/medium/ppn/root.verity"
     argv = verity.format_command(data, tree, lock_sha256)
-    said = run_tool(inputs.tools, argv, inputs.source.epoch, {"made": made.folder})
+    said = run_tool(inputs.tools, argv, inputs.source.epoch, {made.folder: "/mnt/made"})
     size = (made.medium / "ppn/root.squashfs").stat().st_size
     return verity.made(said, size, lock_sha256)
 
@@ -101,7 +101,7 @@ def write_initrd(inputs: Inputs, made: Unsigned) -> None:
     plain = made.folder / "initrd"
     write_atomic(plain, content)
     argv = ["zstd", "-q", "--rm", f"-{INITRD_LEVEL}", "-T1", "/mnt/made/initrd"]
-    run_tool(inputs.tools, argv, inputs.source.epoch, {"made": made.folder})
+    run_tool(inputs.tools, argv, inputs.source.epoch, {made.folder: "/mnt/made"})
 
 
 def join(inputs: Inputs, made: Unsigned, verified: verity.Verity) -> None:
@@ -116,7 +116,7 @@ def join(inputs: Inputs, made: Unsigned, verified: verity.Verity) -> None:
         version=inputs.source.version,
         output="/mnt/made/ppn.efi",
     )
-    binds = {"root": inputs.root, "made": made.folder}
+    binds = {inputs.root: "/mnt/root", made.folder: "/mnt/made"}
     run_tool(inputs.tools, argv, inputs.source.epoch, binds)
 
 

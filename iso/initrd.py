@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from iso.enter import run_in
 from iso.errors import IsoError
-from iso.tools import run_in
 from lab.modules import UNPACKERS, load_order, module_name
 from ppn.host import cpio
 
@@ -208,7 +208,7 @@ def libraries(listing: str) -> tuple[str, ...]:
 
 def dmsetup_members(root: Path) -> list[cpio.Member]:
     """`dmsetup` of a root, with the libraries it is linked to."""
-    listing = run_in(root, [LOADER, "--list", DMSETUP], binds={}, timeout=60).stdout
+    listing = run_in(root, [LOADER, "--list", DMSETUP], timeout=60).stdout
     needed = {LOADER, *libraries(listing)}
     folders = {str(parent) for path in needed for parent in PurePosixPath(path[1:]).parents}
     members = [cpio.folder(path) for path in folders - {".", *FOLDERS}]

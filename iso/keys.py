@@ -31,9 +31,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from iso.build import ALLOWED_SIGNERS, TEST_MARK
+from iso.enter import run_in
 from iso.errors import IsoError
 from iso.manifest import NAMESPACE
-from iso.tools import run_in
 from ppn.durable import write_atomic
 from ppn.errors import Refusal
 from ppn.sshsig import allowed_line
@@ -213,7 +213,7 @@ def enrol(keys: Keys, tools: Path, made: Mapping[str, RSAPrivateKey]) -> None:
     write_atomic(keys.public / "debian.crt", ca)
     work = keys.folder / "work"
     work.mkdir(mode=0o700)
-    binds = {"public": keys.public, "work": work}
+    binds = {keys.public: "/mnt/public", work: "/mnt/work"}
 
     def tool(*argv: str) -> None:
         run_in(tools, argv, binds=binds, timeout=60)
@@ -263,3 +263,8 @@ def opened(path: Path, passphrase: str | None, *, ssh: bool = False) -> bytes:
             code="key_unusable",
             hint="give its passphrase with --passphrase-file, or at the prompt",
         ) from error
+
+
+def protected(keys: Keys) -> bool:
+    """Whether the private keys have a passphrase."""
+    return b"ENCRYPTED" in keys.key("db").read_bytes()

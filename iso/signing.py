@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from iso import keys as keyring
+from iso.enter import run_in
 from iso.errors import IsoError
 from iso.manifest import NAMESPACE
 from iso.times import Times
-from iso.tools import run_in
 from iso.unsigned import Unsigned, assemble, image_name, write_sum
 from ppn import sshsig
 from ppn.durable import write_atomic
@@ -75,7 +75,7 @@ def sign(
             "/mnt/unsigned/ppn.efi",
         ]
         # fmt: on
-        binds = {"work": work, "output": output, "unsigned": unsigned.folder}
+        binds = {work: "/mnt/work", output: "/mnt/output", unsigned.folder: "/mnt/unsigned"}
         run_in(tools, argv, binds=binds, timeout=SECONDS)
         write_atomic(work / "ssh.key", keyring.opened(keys.signing_key, passphrase, ssh=True))
         (work / "ssh.key").chmod(0o600)
@@ -133,6 +133,6 @@ def attach(
         shutil.copyfile(unsigned.uki, work / "ppn.efi")
         shutil.copyfile(signatures.uki, work / "p7")
         argv = ["sbattach", "--attach", "/mnt/work/p7", "/mnt/work/ppn.efi"]
-        run_in(tools, argv, binds={"work": work}, timeout=SECONDS)
+        run_in(tools, argv, binds={work: "/mnt/work"}, timeout=SECONDS)
         assemble(tools, unsigned, uki=work / "ppn.efi", signature=signatures.manifest, output=image)
         return image, write_sum(image)

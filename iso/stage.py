@@ -25,7 +25,7 @@ def inputs_from_lock(*, output: Path, keys: Path | None, site: Path | None, time
         roots = sorted(cache_folder().glob("node-*/root"), key=lambda path: path.stat().st_mtime)
     return Inputs(
         root=roots[-1],
-        tools=Path(os.environ["PPN_ISO_TOOLS"]),
+        tools=tools_from_lock(),
         lock=CHECKOUT / "iso" / "node-packages.txt",
         source=source_of(),
         components=installed(roots[-1]),
@@ -43,3 +43,8 @@ def installed(root: Path) -> list[sbom.Component]:
         if "Package" in fields:
             found.append(sbom.Component("deb", fields["Package"], fields["Version"], "", ""))
     return found
+
+
+def tools_from_lock() -> Path:
+    """The tools tree that this checkout's lock makes."""
+    return Path(os.environ["PPN_ISO_TOOLS"])

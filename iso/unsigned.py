@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from iso import esp, medium
+from iso.enter import run_in
 from iso.manifest import PATH, SIGNATURE_PATH, Manifest, entry_of, parse
-from iso.tools import run_in
 from ppn.durable import write_atomic
 
 # A detached signature with its certificate takes about 2 KiB in the boot file.
@@ -85,7 +85,7 @@ def assemble(
         # Signed or not, the file system has one size.
         size = esp.size_for(unsigned.uki.stat().st_size + SIGNATURE_ROOM)
         for argv in esp.commands("/mnt/work/esp", "/mnt/work/ppn.efi", size, manifest.lock_sha256):
-            run_tool(tools, argv, manifest.source_date_epoch, {"work": work})
+            run_tool(tools, argv, manifest.source_date_epoch, {work: "/mnt/work"})
         tree = work / "medium"
         place(files, tree)
         argv = medium.command(
@@ -96,7 +96,7 @@ def assemble(
             digest=manifest.lock_sha256,
             epoch=manifest.source_date_epoch,
         )
-        run_tool(tools, argv, manifest.source_date_epoch, {"work": work})
+        run_tool(tools, argv, manifest.source_date_epoch, {work: "/mnt/work"})
         (work / "iso").chmod(0o644)
         (work / "iso").replace(output)
 
@@ -109,14 +109,14 @@ def place(files: Mapping[str, Path], tree: Path) -> None:
         target.hardlink_to(source.resolve())
 
 
-def run_tool(tools: Path, argv: list[str], epoch: int, binds: Mapping[str, Path]) -> str:
+def run_tool(tools: Path, argv: list[str], epoch: int, binds: Mapping[Path, str]) -> str:
     """Run a program of the tools tree with the image's time, and return its output.
 
     Args:
         tools: the tools tree.
         argv: the program and its arguments.
         epoch: the image's time, in seconds since 1970.
-        binds: folders of this machine by the name they get below `/mnt`.
+        binds: folders of this machine, and where the program sees them.
 
     Raises:
         CommandFailed: it failed.

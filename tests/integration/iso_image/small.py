@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from iso import initrd
+from iso.enter import run_in
 
 # Enough further files that an order of them, were it kept, would show.
 SAMPLE = "usr/lib/python3.13/json"
@@ -23,9 +24,7 @@ def small_root(node_root: Path, target: Path) -> Path:
     kernel = initrd.kernel_of(node_root)
     dependencies = (kernel.modules / "modules.dep").read_text()
     modules = initrd.wanted(dependencies, (kernel.modules / "modules.builtin").read_text())
-    listing = initrd.run_in(
-        node_root, [initrd.LOADER, "--list", initrd.DMSETUP], binds={}, timeout=60
-    ).stdout
+    listing = run_in(node_root, [initrd.LOADER, "--list", initrd.DMSETUP], timeout=60).stdout
     folder = kernel.modules.relative_to(node_root)
     wanted = [
         f"boot/{kernel.image.name}",
