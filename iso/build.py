@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iso import initrd, provenance, sbom, squash, uki, verity
+from iso import initrd, provenance, sbom, uki, verity
 from iso.manifest import SITE_PATHS, UNLISTED, Entry, Manifest, document, entry_of, render
 from iso.source import Source
 from iso.times import Times
@@ -26,7 +26,8 @@ class Inputs:
     """Everything that decides the bytes of an image, and where to build it.
 
     Args:
-        root: the node root, with ppn in it.
+        root: the node root, for its kernel and the initial RAM disk.
+        packed: the same root with ppn in it, as squashfs.
         tools: the tools tree.
         lock: the lock of packages.
         source: which source it is.
@@ -38,6 +39,7 @@ class Inputs:
     """
 
     root: Path
+    packed: Path
     tools: Path
     lock: Path
     source: Source
@@ -63,25 +65,16 @@ def build(inputs: Inputs, times: Times) -> Unsigned:
     shutil.rmtree(made.folder, ignore_errors=True)
     (made.medium / "ppn").mkdir(parents=True)
     lock_sha256 = entry_of(inputs.lock).sha256
-    with times.step("squash", "Pack the root"):
-        pack_root(inputs, made)
     with times.step("verity", "Make the hash tree"):
+        lay_out(inputs, made)
         verified = hash_root(inputs, made, lock_sha256)
     with times.step("initrd", "Make the initial RAM disk"):
         write_initrd(inputs, made)
     with times.step("uki", "Join kernel, initial RAM disk and command line"):
         join(inputs, made, verified)
     with times.step("documents", "Write manifest, bill of materials and provenance"):
-        lay_out(inputs, made)
         write_documents(inputs, made, verified, lock_sha256)
     return made
-
-
-def pack_root(inputs: Inputs, made: Unsigned) -> None:
-    """Pack the node root."""
-    argv = squash.command("/mnt/root", "/mnt/made/medium/ppn/root.squashfs")
-    binds = {inputs.root: "/mnt/root", made.folder: "/mnt/made"}
-    run_tool(inputs.tools, argv, inputs.source.epoch, binds)
 
 
 def hash_root(inputs: Inputs, made: Unsigned, lock_sha256: str) -> verity.Verity:
@@ -89,6 +82,7 @@ def hash_root(inputs: Inputs, made: Unsigned, lock_sha256: str) -> verity.Verity
     data, tree = "/mnt/made/medium/ppn/root.squashfs", "/mnt/made/medium/ppn/root.verity"
     argv = verity.format_command(data, tree, lock_sha256)
     said = run_tool(inputs.tools, argv, inputs.source.epoch, {made.folder: "/mnt/made"})
+    (made.medium / "ppn/root.verity").chmod(0o644)
     size = (made.medium / "ppn/root.squashfs").stat().st_size
     return verity.made(said, size, lock_sha256)
 
@@ -120,7 +114,8 @@ def join(inputs: Inputs, made: Unsigned, verified: verity.Verity) -> None:
 
 
 def lay_out(inputs: Inputs, made: Unsigned) -> None:
-    """Copy what was given onto the medium."""
+    """Lay what was given onto the medium."""
+    shutil.copyfile(inputs.packed, made.medium / "ppn/root.squashfs")
     shutil.copyfile(inputs.lock, made.medium / "ppn/packages.lock")
     if inputs.keys is not None:
         (made.medium / KEYS).mkdir()

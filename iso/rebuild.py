@@ -43,6 +43,8 @@ def rebuild(image: Path, times: Times) -> str:
             keys=_given(published, KEYS, work / "keys"),
             site=published.files.get(SITE_PATHS[0]),
             times=times,
+            # What the cache has is believed elsewhere; here all of it is made again.
+            fresh=True,
         )
         need_same_source(manifest, inputs.source, entry_of(inputs.lock).sha256)
         made = build(inputs, times)

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
-from iso import sbom
+from iso import sbom, squash
 from iso.build import Inputs
-from iso.source import CHECKOUT, source_of
+from iso.cache import Cache
+from iso.lock import LOCK_FILE, Lock
+from iso.root import node_root
+from iso.source import Source, source_of
 from iso.times import Times
+from iso.tools import tools_tree
+from iso.trees import building
 from lab.paths import cache_folder
 
+TREE = "node"
 
-def inputs_from_lock(*, output: Path, keys: Path | None, site: Path | None, times: Times) -> Inputs:
+
+def inputs_from_lock(
+    *,
+    output: Path,
+    keys: Path | None,
+    site: Path | None,
+    times: Times,
+    offline: bool = False,
+    fresh: bool = False,
+) -> Inputs:
     """The inputs that this checkout's lock makes.
 
     Args:
@@ -20,31 +36,71 @@ def inputs_from_lock(*, output: Path, keys: Path | None, site: Path | None, time
         keys: the operator's public keys.
         site: signed site settings.
         times: takes the time of each step.
+        offline: open no connection.
+        fresh: pack the root now, even if the cache has it.
+
+    Raises:
+        PpnError: a tree cannot be built.
     """
-    with times.step("root", "Make the node root"):
-        roots = sorted(cache_folder().glob("node-*/root"), key=lambda path: path.stat().st_mtime)
+    lock, cache = Lock.read(), Cache(cache_folder())
+    with times.step("trees", "Make the tools tree and the node root"):
+        tools = tools_tree(lock, cache, offline=offline)
+        root = node_root(lock, cache, offline=offline)
+    source = at_least(source_of(), lock.epoch)
+    with times.step("squash", "Pack the root"):
+        packed = packed_root(root, source, cache, tools=tools, fresh=fresh)
     return Inputs(
-        root=roots[-1],
-        tools=tools_from_lock(),
-        lock=CHECKOUT / "iso" / "node-packages.txt",
-        source=source_of(),
-        components=installed(roots[-1]),
+        root=root,
+        packed=packed,
+        tools=tools,
+        lock=LOCK_FILE,
+        source=source,
+        components=components(lock),
         output=output,
         keys=keys,
         site=site,
     )
 
 
-def installed(root: Path) -> list[sbom.Component]:
-    """The Debian packages of a root."""
-    found = []
-    for block in (root / "var/lib/dpkg/status").read_text().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line[1:])
-        if "Package" in fields:
-            found.append(sbom.Component("deb", fields["Package"], fields["Version"], "", ""))
-    return found
+def at_least(source: Source, epoch: int) -> Source:
+    """The source with a time at which all its packages were there."""
+    return replace(source, epoch=max(source.epoch, epoch))
+
+
+def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh: bool) -> Path:
+    """The node root with this checkout's ppn in it, packed; kept for the next build.
+
+    Args:
+        root: the node root.
+        source: its time is the latest in the root.
+        cache: keeps the file.
+        tools: the tools tree.
+        fresh: pack it even if it is there.
+
+    Raises:
+        CommandFailed: it could not be packed.
+    """
+    # Both trees' folders are called by a hash of all that is in them.
+    parts = (root.parent.name, tools.parent.name, str(source.epoch), *squash.command("", ""))
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+    kept = cache.folder / f"packed-{digest}.squashfs"
+    with building(cache.folder, kept.name):
+        if fresh or not kept.exists():
+            squash.pack(root, kept, tools=tools, epoch=source.epoch)
+    return kept
 
 
 def tools_from_lock() -> Path:
     """The tools tree that this checkout's lock makes."""
-    return Path(os.environ["PPN_ISO_TOOLS"])
+    return tools_tree(Lock.read(), Cache(cache_folder()))
+
+
+def components(lock: Lock) -> list[sbom.Component]:
+    """What the lock says that a node is made of."""
+    debs = [
+        sbom.Component("deb", one.name, one.version, one.sha256, one.file) for one in lock.of(TREE)
+    ]
+    wheels = [
+        sbom.Component("pypi", one.name, one.version, one.sha256, one.file) for one in lock.wheels
+    ]
+    return debs + wheels

@@ -22,6 +22,7 @@ def build(
         Path | None, typer.Option(help="Signed settings of a pool, from `ppn iso config`.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the image and its parts.")] = OUTPUT,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no connection.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build the image from the lock: unsigned, the same bytes wherever it is built.
@@ -36,7 +37,9 @@ def build(
         if path is not None and not path.exists():
             raise IsoError(f"there is no {path}", code="not_found")
     times = Times()
-    inputs = inputs_from_lock(output=output / "unsigned", keys=keys, site=site, times=times)
+    inputs = inputs_from_lock(
+        output=output / "unsigned", keys=keys, site=site, times=times, offline=offline
+    )
     made, image, digest = build_iso(inputs, output, times)
     manifest = made.manifest()
     if as_json:
