@@ -275,7 +275,7 @@ def forget(
     with acting_as_owner(folder, "witness"), folder_lock(folder, timeout=1.0):
         known = Store(folder).forget(origin, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     if as_json:
-        typer.echo(json.dumps({"origin": origin, "known": known}))
+        typer.echo(json.dumps({"ok": True, "origin": origin, "known": known}))
         return
     was = "is forgotten" if known else "was not known"
     typer.echo(f"{origin} {was}: start the witness, and it takes the history that it is shown")
