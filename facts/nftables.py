@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from facts.files import FileStatus, parse_status
 from facts.lines import STATUS, value, values, whole
-from ppn.mesh.firewall import FILE, TABLE
+from ppn.mesh.firewall import FILE, LISTING, TABLE
 
 UNIT = "ppn-nftables.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -24,7 +24,7 @@ systemctl show --property=ActiveState,UnitFileState,NeedDaemonReload {UNIT}
 if command -v nft > /dev/null && [ -e {LOADED} ]; then
   tables=$(nft list tables)
   if printf '%s\n' "$tables" | grep -qx 'table inet {TABLE}'; then
-    listing=$(nft -s list table inet {TABLE})
+    listing=$({LISTING})
     now=$(printf '%s\n' "$listing" | sha256sum)
     {{ read -r file _; read -r table _; }} < {LOADED}
     if [ "$table" = "${{now%% *}}" ]; then echo "loaded $file"; fi

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from iso.build import KEYS, build
+from iso.build import KEYS, Inputs, build
 from iso.enter import run_in
 from iso.errors import IsoError
 from iso.manifest import PATH as MANIFEST_PATH
@@ -14,17 +15,20 @@ from iso.manifest import SIGNATURE_PATH, SITE_PATHS, Manifest, entry_of, parse
 from iso.reading import Opened, take_apart
 from iso.signing import MANIFEST_SIGNATURE, SECONDS, UKI_SIGNATURE, Signatures, attach
 from iso.source import Source
-from iso.stage import inputs_from_lock
 from iso.times import Times
 from iso.unsigned import Unsigned
 from iso.verify import take_boot_file
 
+# From a folder for the parts, public keys and site settings, the inputs of a build.
+Prepare = Callable[[Path, Path | None, Path | None], Inputs]
 
-def rebuild(image: Path, times: Times) -> str:
-    """Build an image again from this checkout's lock, with the signatures of the published one.
+
+def rebuild(image: Path, prepare: Prepare, times: Times) -> str:
+    """Build an image again, and put the signatures of the published one to it.
 
     Args:
         image: the published ISO; it should have been verified before.
+        prepare: makes the inputs from what this checkout is, and what the image was given.
         times: takes the time of each step.
 
     Returns:
@@ -38,14 +42,8 @@ def rebuild(image: Path, times: Times) -> str:
         work = Path(name)
         published = take_apart(image, work / "published")
         manifest = parse(published.files[MANIFEST_PATH].read_bytes())
-        inputs = inputs_from_lock(
-            output=work / "unsigned",
-            keys=_given(published, KEYS, work / "keys"),
-            site=published.files.get(SITE_PATHS[0]),
-            times=times,
-            # What the cache has is believed elsewhere; here all of it is made again.
-            fresh=True,
-        )
+        keys = _given(published, KEYS, work / "keys")
+        inputs = prepare(work / "unsigned", keys, published.files.get(SITE_PATHS[0]))
         need_same_source(manifest, inputs.source, entry_of(inputs.lock).sha256)
         made = build(inputs, times)
         signatures = detach(published, work / "published", work / "signatures", inputs.tools)

@@ -11,7 +11,14 @@ from ppn.run import CommandFailed, run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # What decides the image's bytes; a commit that touches none of it makes the same image.
-PARTS = ("iso", "operations/software.py", "deploys/wheelhouse.py", "ppn", "pyproject.toml")
+PARTS = (
+    "deploys/wheelhouse.py",
+    "iso",
+    "operations/install_software.sh",
+    "ppn",
+    "pyproject.toml",
+    "uv.lock",
+)
 
 
 @dataclass(frozen=True)

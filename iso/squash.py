@@ -13,12 +13,13 @@ BLOCK = 1 << 20
 SECONDS = 1800
 
 
-def command(source: str, target: str) -> list[str]:
-    """The command that packs a tree; times after SOURCE_DATE_EPOCH become it.
+def command(source: str, target: str, epoch: int) -> list[str]:
+    """The command that packs a tree.
 
     Args:
         source: the tree's folder.
         target: the file to make.
+        epoch: the time of every file of it, in seconds since 1970.
     """
     # fmt: off
     return [
@@ -28,6 +29,9 @@ def command(source: str, target: str) -> list[str]:
         "-comp", "zstd",
         "-Xcompression-level", str(LEVEL),
         "-b", str(BLOCK),
+        # When a file came into the tree says only when that was built.
+        "-mkfs-time", str(epoch),
+        "-all-time", str(epoch),
         # What the building machine's file system may have added is not the tree's.
         "-xattrs-include", r"^security\.capability$",
         "-root-mode", "755",
@@ -44,7 +48,7 @@ def pack(root: Path, target: Path, *, tools: Path, epoch: int) -> None:
         root: the tree.
         target: the file to make; it appears when it is whole.
         tools: the tools tree.
-        epoch: the latest time that a file of it may have, in seconds since 1970.
+        epoch: the time of every file of it, in seconds since 1970.
 
     Raises:
         CommandFailed: it could not be packed.
@@ -53,6 +57,6 @@ def pack(root: Path, target: Path, *, tools: Path, epoch: int) -> None:
     partial = target.with_name(f".{target.name}.partial")
     partial.unlink(missing_ok=True)
     binds = {root: "/mnt/root", target.parent: "/mnt/target"}
-    argv = command("/mnt/root", f"/mnt/target/{partial.name}")
-    run_in(tools, argv, timeout=SECONDS, binds=binds, env={"SOURCE_DATE_EPOCH": str(epoch)})
+    argv = command("/mnt/root", f"/mnt/target/{partial.name}", epoch)
+    run_in(tools, argv, timeout=SECONDS, binds=binds)
     partial.replace(target)

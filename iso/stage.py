@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from deploys.wheelhouse import wheelhouse
 from iso import sbom, squash
 from iso.build import Inputs
 from iso.cache import Cache
 from iso.lock import LOCK_FILE, Lock
 from iso.root import node_root
+from iso.software import put_release
 from iso.source import Source, source_of
 from iso.times import Times
 from iso.tools import tools_tree
 from iso.trees import building
+from iso.wheels import PYTHON
 from lab.paths import cache_folder
+from ppn.run import run
 
 TREE = "node"
+COPY_SECONDS = 300
 
 
 def inputs_from_lock(
@@ -72,21 +78,28 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
 
     Args:
         root: the node root.
-        source: its time is the latest in the root.
+        source: its time becomes that of every file.
         cache: keeps the file.
         tools: the tools tree.
         fresh: pack it even if it is there.
 
     Raises:
-        CommandFailed: it could not be packed.
+        CommandFailed: ppn could not be laid in, or the root not be packed.
+        OSError: no room, or no right.
     """
-    # Both trees' folders are called by a hash of all that is in them.
-    parts = (root.parent.name, tools.parent.name, str(source.epoch), *squash.command("", ""))
+    software = wheelhouse(PYTHON)
+    # The trees' folders are called by a hash of all that is in them, and so is ppn.
+    trees = (root.parent.name, tools.parent.name)
+    parts = (*trees, software.release.digest, *squash.command("", "", source.epoch))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     kept = cache.folder / f"packed-{digest}.squashfs"
     with building(cache.folder, kept.name):
         if fresh or not kept.exists():
-            squash.pack(root, kept, tools=tools, epoch=source.epoch)
+            with TemporaryDirectory(prefix=".release-", dir=cache.folder) as name:
+                whole = Path(name) / "root"
+                run(["cp", "--archive", root, whole], timeout=COPY_SECONDS)
+                put_release(whole, software)
+                squash.pack(whole, kept, tools=tools, epoch=source.epoch)
     return kept
 
 

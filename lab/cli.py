@@ -21,8 +21,10 @@ from lab import image as images
 from lab import lifecycle, report, ssh, status, trial, wiring
 from lab.errors import LabError
 from lab.guest import cached
+from lab.medium import Medium, throwaway_medium
 from lab.paths import DEFAULT_NAME, LabPaths
 from lab.process import attend
+from lab.settings import Installed, made_as
 from lab.steps import note, step
 from lab.topology import CUSTOMER, NODES, OPERATOR, PORTS, Kind, node_named
 from ppn.errors import PpnError
@@ -81,10 +83,24 @@ def root(context: typer.Context, name: Name = None, vm: Vm = False) -> None:
 
 
 @app.command()
-def up(context: typer.Context, name: Name = None, vm: Vm = False) -> None:
+def up(
+    context: typer.Context,
+    name: Name = None,
+    vm: Vm = False,
+    from_image: Annotated[
+        list[str] | None,
+        typer.Option(help="A node to install on a blank disk from the provisioning image."),
+    ] = None,
+    iso: Annotated[
+        Path | None, typer.Option(help="That image; else one is built, with throwaway keys.")
+    ] = None,
+    site_key: Annotated[
+        Path | None, typer.Option(help="Private key for site settings that it trusts.")
+    ] = None,
+) -> None:
     """Bring the lab up, or mend what is missing; nothing changes when all is there."""
     lab = paths(context, name)
-    lifecycle.up(lab, Kind.VM if vm else None)
+    lifecycle.up(lab, Kind.VM if vm else None, chosen(lab, from_image or [], iso, site_key))
     out.print(status.as_table(status.status(lab)))
 
 
@@ -116,9 +132,7 @@ def open_ssh(
     name: Name = None,
 ) -> None:
     """Open a shell on a node, or run a command there."""
-    if node_named(node) is None:
-        names = ", ".join(known.name for known in NODES)
-        raise LabError(f"the lab has no node {node!r}", hint=f"it has {names}")
+    need_node(node)
     lab = paths(context, name)
     need_up(lab)
     argv = ssh.command(lab, node, command or [])
@@ -205,6 +219,32 @@ def cut(context: typer.Context, one: Port, other: Port, name: Name = None) -> No
 def heal(context: typer.Context, one: Port, other: Port, name: Name = None) -> None:
     """Let traffic pass again between two places that were cut."""
     wiring.heal(paths(context, name), one, other)
+
+
+def chosen(
+    lab: LabPaths, names: list[str], iso: Path | None, site_key: Path | None
+) -> Installed | None:
+    """Which nodes are to be installed from what; None when nothing was said."""
+    for name in names:
+        need_node(name)
+    if (iso is None) != (site_key is None):
+        raise typer.BadParameter("--iso and --site-key go together")
+    if not names:
+        return None
+    nodes = tuple(sorted(set(names)))
+    if iso is not None and site_key is not None:
+        return Installed(nodes, Medium(iso.resolve(), site_key.resolve()))
+    present = made_as(lab)
+    if present is not None and present.installed is not None:
+        return Installed(nodes, present.installed.medium)
+    return Installed(nodes, throwaway_medium())
+
+
+def need_node(name: str) -> None:
+    """Refuse a name that no node of the lab has."""
+    if node_named(name) is None:
+        names = ", ".join(known.name for known in NODES)
+        raise LabError(f"the lab has no node {name!r}", hint=f"it has {names}")
 
 
 def need_up(lab: LabPaths) -> None:

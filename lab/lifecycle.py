@@ -9,19 +9,19 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from deploys.wheelhouse import PYTHON_OF_DEBIAN, dependencies_layer
 from iso.trees import need_root, need_space, remove
-from lab import customer, node_container, node_vm, ssh, wiring
+from lab import customer, firmware, node_container, node_installed, node_vm, ssh, wiring
 from lab.errors import LabError
 from lab.guest import cached
-from lab.image import Image, node_image
+from lab.image import node_image
 from lab.network import plan
 from lab.paths import LabPaths
 from lab.process import Process, gone, identify, recorded, send
+from lab.settings import Installed, Settings, made_as
 from lab.steps import Step, note, step
 from lab.topology import NODES, Kind, LabNode
 from ppn.durable import write_atomic
@@ -30,7 +30,7 @@ from ppn.pool import certificates, keys
 # Debian release of the node image.
 NODE_RELEASE = "13"
 STATE_NEEDS_MIB = 1000
-READY_SECONDS = {Kind.CONTAINER: 120, Kind.VM: 600}
+READY_SECONDS = {Kind.CONTAINER: 120, Kind.VM: 600, Kind.INSTALLED: 900}
 STOP_SECONDS = {Kind.CONTAINER: 45, Kind.VM: 120}
 # What has to be there beside coreutils, by the Debian package that has it.
 PROGRAMS = {
@@ -47,37 +47,6 @@ MACHINE_PROGRAMS = {
     "qemu-img": "qemu-utils",
     "mke2fs": "e2fsprogs",
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a lab was made as, and stays until it is destroyed.
-
-    Args:
-        kind: what its nodes are.
-        image: the image its nodes' files lie over.
-    """
-
-    kind: Kind
-    image: Image
-
-
-def settings(lab: LabPaths) -> Settings | None:
-    """What this lab was made as; None when there is no such lab.
-
-    Raises:
-        LabError: the record is damaged.
-    """
-    try:
-        fields = json.loads(lab.settings.read_bytes())
-        folder = Path(fields["image"])
-        return Settings(Kind(fields["kind"]), Image(folder, folder.name.rpartition("-")[2]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise LabError(
-            f"{lab.settings} is damaged", hint=f"run `scripts/lab destroy --name {lab.name}`"
-        ) from error
 
 
 @contextmanager
@@ -102,20 +71,24 @@ def locked(lab: LabPaths) -> Iterator[None]:
         yield
 
 
-def up(lab: LabPaths, kind: Kind | None) -> None:
+def up(lab: LabPaths, kind: Kind | None, installed: Installed | None = None) -> None:
     """Bring a lab up, or mend what is missing of one that is up.
 
     Args:
         lab: which lab.
         kind: what its nodes are to be; None for what they are, containers at first.
+        installed: which of them are installed from what; None for what they are.
 
     Raises:
         LabError: not possible on this machine, or a node did not come up.
     """
     with locked(lab):
-        made = prepare(lab, kind)
+        made = prepare(lab, kind, installed)
+        for node in NODES:
+            if made.installed is not None and made.kind_of(node) is Kind.INSTALLED:
+                node_installed.ensure_installed(lab, node, made.installed.medium)
         with step("Lay the networks"):
-            wiring.wire(lab, plan(made.kind))
+            wiring.wire(lab, plan(made.kind, made.installed.nodes if made.installed else ()))
         missing = [node for node in NODES if recorded(lab.node(node.name).process) is None]
         for node in missing:
             lab.node(node.name).boot.unlink(missing_ok=True)
@@ -123,7 +96,8 @@ def up(lab: LabPaths, kind: Kind | None) -> None:
         waiting = [node for node in NODES if not lab.node(node.name).boot.exists()]
         if waiting:
             names = ", ".join(node.name for node in waiting)
-            with step(f"Boot {names} ({made.kind})") as shown:
+            kinds = ", ".join(sorted({made.kind_of(node) for node in waiting}))
+            with step(f"Boot {names} ({kinds})") as shown:
                 start(lab, made, missing)
                 wait(lab, made, waiting, shown)
         else:
@@ -131,9 +105,9 @@ def up(lab: LabPaths, kind: Kind | None) -> None:
         ssh.write_config(lab)
 
 
-def prepare(lab: LabPaths, kind: Kind | None) -> Settings:
+def prepare(lab: LabPaths, kind: Kind | None, installed: Installed | None) -> Settings:
     """Check the machine and make what a lab needs before its network."""
-    present = settings(lab)
+    present = made_as(lab)
     wanted = kind or (present.kind if present else Kind.CONTAINER)
     if present and present.kind is not wanted:
         raise LabError(
@@ -141,7 +115,14 @@ def prepare(lab: LabPaths, kind: Kind | None) -> Settings:
             code="wrong_kind",
             hint=f"destroy it first, or use another name: scripts/lab up --vm --name {lab.name}-vm",
         )
-    need_programs(wanted)
+    if present and installed not in (None, present.installed):
+        raise LabError(
+            f"lab {lab.name} was made with other nodes installed, or from another image",
+            code="wrong_kind",
+            hint=f"run `scripts/lab destroy --name {lab.name}` first, or use another name",
+        )
+    installed = present.installed if present else installed
+    need_programs(wanted, installed)
     need_own_runtime(lab)
     image = node_image()
     if present and present.image.folder != image.folder:
@@ -152,24 +133,25 @@ def prepare(lab: LabPaths, kind: Kind | None) -> Settings:
             )
         note(f"The nodes stay on the older image {present.image.digest}; destroy to renew them")
         image = present.image
-    if wanted is Kind.VM:
+    if wanted is Kind.VM or installed:
         node_vm.need_sound_qemu()
+    if wanted is Kind.VM:
         node_vm.ensure_boot_files(image)
     # Now, for the operator's place in the lab has no way out to any network.
     with step("Fetch the locked wheels of the node software"):
         dependencies_layer(PYTHON_OF_DEBIAN[NODE_RELEASE])
     need_space(lab.state_dir, STATE_NEEDS_MIB, "a lab's state")
     make_people_files(lab)
+    made = Settings(wanted, image, installed)
     if present is None:
-        fields = {"kind": wanted, "image": str(image.folder)}
-        write_atomic(lab.settings, json.dumps(fields).encode())
-    return Settings(wanted, image)
+        write_atomic(lab.settings, made.record())
+    return made
 
 
 def make_people_files(lab: LabPaths) -> None:
     """Make what operator and customer have: keys, ssh settings, the guest image for trials."""
     lab.state_dir.chmod(0o700)
-    ssh.make_key(lab)
+    ssh.make_keys(lab)
     customer.make_key(lab)
     ssh.write_config(lab)
     if not lab.operator_public_key.exists():
@@ -191,9 +173,11 @@ def make_people_files(lab: LabPaths) -> None:
         lab.tiny_guest.symlink_to(guest)
 
 
-def need_programs(kind: Kind) -> None:
+def need_programs(kind: Kind, installed: Installed | None) -> None:
     """Refuse to start without the programs that will be needed."""
-    needed = PROGRAMS | (MACHINE_PROGRAMS if kind is Kind.VM else {})
+    if installed is not None:
+        firmware.need_firmware()
+    needed = PROGRAMS | (MACHINE_PROGRAMS if kind is Kind.VM or installed else {})
     packages = [package for program, package in needed.items() if shutil.which(program) is None]
     if packages:
         raise LabError(
@@ -218,11 +202,16 @@ def need_own_runtime(lab: LabPaths) -> None:
 
 def start(lab: LabPaths, made: Settings, nodes: list[LabNode]) -> None:
     """Start nodes, all at once."""
-    starter = node_container if made.kind is Kind.CONTAINER else node_vm
     for node in nodes:
         ssh.hang_up(lab, node.name)
         end_strays(lab, node)
-        starter.start(lab, node, made.image)
+        match made.kind_of(node):
+            case Kind.CONTAINER:
+                node_container.start(lab, node, made.image)
+            case Kind.VM:
+                node_vm.start(lab, node, made.image)
+            case Kind.INSTALLED:
+                node_installed.start(lab, node)
 
 
 def wait(lab: LabPaths, made: Settings, nodes: list[LabNode], shown: Step) -> None:
@@ -237,11 +226,11 @@ def wait(lab: LabPaths, made: Settings, nodes: list[LabNode], shown: Step) -> No
         shown.detail(f"waiting for {', '.join(node.name for node in waiting)}")
         for node in list(waiting):
             if ready(lab, node):
-                fields = {"kind": made.kind, "seconds": round(time.monotonic() - begun, 1)}
+                fields = {"kind": made.kind_of(node), "seconds": round(time.monotonic() - begun, 1)}
                 write_atomic(lab.node(node.name).boot, json.dumps(fields).encode())
                 waiting.remove(node)
-            elif time.monotonic() - begun > READY_SECONDS[made.kind]:
-                raise stuck(lab, node, f"does not answer after {READY_SECONDS[made.kind]} s")
+            elif time.monotonic() - begun > (limit := READY_SECONDS[made.kind_of(node)]):
+                raise stuck(lab, node, f"does not answer after {limit} s")
         time.sleep(0.1)
 
 
@@ -326,7 +315,7 @@ def shut_down(lab: LabPaths, running: dict[LabNode, Process], *, keep_disks: boo
         if is_vm[node] and keep_disks and lab.node(node.name).boot.exists():
             # One that does not answer is ended below.
             with suppress(LabError):
-                node_vm.press_power_button(lab.node(node.name))
+                node_vm.order(lab.node(node.name), "system_powerdown")
         else:
             send(process, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS[kind]

@@ -79,7 +79,7 @@ def command(lab: LabPaths, node: LabNode, mounts: Mounts, *, keep_unit: bool) ->
         "--resolv-conf=off",
         "--timezone=off",
         "--setenv=SYSTEMD_COLORS=0",
-        f"--load-credential=ssh.authorized_keys.root:{lab.ssh_key}.pub",
+        f"--load-credential=ssh.authorized_keys.root:{lab.ssh_trust}",
     ]
 
 

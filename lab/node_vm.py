@@ -56,7 +56,7 @@ def ensure_boot_files(image: Image) -> tuple[Path, Path]:
     return disk, start
 
 
-def credentials(node: LabNode, ssh_public_key: str) -> dict[str, str]:
+def credentials(node: LabNode, authorized_keys: str) -> dict[str, str]:
     """What systemd in the machine takes from the firmware at boot."""
     gateway = f"Gateway={node.gateway}\n" if node.gateway else ""
     network = (
@@ -65,7 +65,7 @@ def credentials(node: LabNode, ssh_public_key: str) -> dict[str, str]:
     )
     return {
         "network.network.10-lab": network,
-        "ssh.authorized_keys.root": ssh_public_key,
+        "ssh.authorized_keys.root": authorized_keys,
         "system.hostname": node.name,
     }
 
@@ -85,25 +85,59 @@ def command(
     # Version 1.0 of AMD's virtualisation, emulated: guests inside run under a working KVM.
     processor = "max" if node.nested_kvm else "max,svm=off"
     argv = [
-        "qemu-system-x86_64",
-        "-name",
-        f"{node.name},debug-threads=on",
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", processor),
-        *processors(node),
+        *emulator(node, processor),
+        *("-machine", "q35"),
         *("-kernel", str(kernel), "-initrd", str(start), "-append", CMDLINE),
         # A lab's disk survives a killed QEMU; it need not survive this machine's power cut.
         *("-drive", f"file={paths.disk},if=virtio,format=qcow2,cache=unsafe,discard=unmap"),
-        *("-netdev", f"tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off"),
-        *("-device", f"virtio-net-pci,netdev=net,mac={hardware_address(node.name, 'machine')}"),
-        *("-device", "virtio-rng-pci"),
+        *network_card(node),
         *("-serial", f"file:{paths.console_log}"),
-        *("-qmp", f"unix:{paths.qmp},server=on,wait=off"),
+        *control(paths),
     ]
     for key, value in sorted(given.items()):
         encoded = base64.b64encode(value.encode()).decode()
         argv += ["-smbios", f"type=11,value=io.systemd.credential.binary:{key}={encoded}"]
     return argv
+
+
+def emulator(node: LabNode, processor: str) -> list[str]:
+    """The words every machine's command line begins with.
+
+    Args:
+        node: which node.
+        processor: QEMU's name of what it emulates.
+    """
+    return [
+        *("qemu-system-x86_64", "-name", f"{node.name},debug-threads=on"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-accel", "tcg,thread=multi", "-cpu", processor),
+        *processors(node),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def network_card(node: LabNode, *, plugged: bool = True) -> list[str]:
+    """The words for a machine's only network card.
+
+    Args:
+        node: which node.
+        plugged: whether it is at the tap of its namespace, or its cable leads nowhere.
+    """
+    tap = f"tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off"
+    return [
+        *("-netdev", tap if plugged else "hubport,id=net,hubid=0"),
+        *("-device", f"virtio-net-pci,netdev=net,mac={address_of(node)}"),
+    ]
+
+
+def address_of(node: LabNode) -> str:
+    """The Ethernet address of a machine's network card."""
+    return hardware_address(node.name, "machine")
+
+
+def control(paths: NodePaths) -> list[str]:
+    """The words for a machine's control socket."""
+    return ["-qmp", f"unix:{paths.qmp},server=on,wait=off"]
 
 
 def processors(node: LabNode) -> list[str]:
@@ -138,8 +172,8 @@ def start(lab: LabPaths, node: LabNode, image: Image) -> Process:
         make_overlay(disk, paths.disk)
     paths.qmp.unlink(missing_ok=True)
     paths.console_log.unlink(missing_ok=True)
-    public = lab.ssh_key.with_suffix(".pub").read_text()
-    argv = command(node, paths, image.kernel, initial, credentials(node, public))
+    given = credentials(node, lab.ssh_trust.read_text())
+    argv = command(node, paths, image.kernel, initial, given)
     log = paths.folder / "qemu.log"
     return spawn(inside(lab, node.name, argv), log=log, record=paths.process, env={})
 
@@ -152,8 +186,12 @@ def make_overlay(base: Path, disk: Path) -> None:
     partial.rename(disk)
 
 
-def press_power_button(paths: NodePaths) -> None:
-    """Ask a machine to shut down by itself.
+def order(paths: NodePaths, verb: str) -> None:
+    """Tell a machine's control socket something: `system_powerdown` or `quit`.
+
+    Args:
+        paths: the node's files.
+        verb: the command.
 
     Raises:
         LabError: its control socket does not answer.
@@ -164,8 +202,8 @@ def press_power_button(paths: NodePaths) -> None:
             control.connect(str(paths.qmp))
             with control.makefile("rwb") as lines:
                 lines.readline()
-                for verb in ("qmp_capabilities", "system_powerdown"):
-                    lines.write(json.dumps({"execute": verb}).encode() + b"\n")
+                for word in ("qmp_capabilities", verb):
+                    lines.write(json.dumps({"execute": word}).encode() + b"\n")
                     lines.flush()
                     lines.readline()
     except OSError as error:

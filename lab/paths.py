@@ -76,6 +76,26 @@ class NodePaths:
         return self.folder / "disk.qcow2"
 
     @property
+    def variables(self) -> Path:
+        """An installed machine's firmware memory: keys, and what to boot."""
+        return self.folder / "firmware.fd"
+
+    @property
+    def installing(self) -> Path:
+        """The disk of a machine whose installation has not ended."""
+        return self.folder / "installing.qcow2"
+
+    @property
+    def install_log(self) -> Path:
+        """What the installer printed on the console."""
+        return self.folder / "install.log"
+
+    @property
+    def site(self) -> Path:
+        """The second medium of an installation: the signed settings of the site."""
+        return self.folder / "site.iso"
+
+    @property
     def qmp(self) -> Path:
         """A machine's control socket."""
         return self.runtime / f"{self.name}.qmp"
@@ -119,8 +139,24 @@ class LabPaths:
 
     @property
     def ssh_key(self) -> Path:
-        """Private key that opens every node; its public half ends in `.pub`."""
+        """The operator's private key; its public half ends in `.pub`, its certificate in
+        `-cert.pub`."""
         return self.state_dir / "ssh_key"
+
+    @property
+    def ssh_certificate(self) -> Path:
+        """The operator's SSH certificate, which opens every node."""
+        return self.state_dir / "ssh_key-cert.pub"
+
+    @property
+    def ssh_authority(self) -> Path:
+        """The private key of the SSH certificate authority that every node trusts."""
+        return self.state_dir / "ssh_ca"
+
+    @property
+    def ssh_trust(self) -> Path:
+        """What a node's authorised keys are: the authority's certificates, and nothing else."""
+        return self.state_dir / "authorized_keys"
 
     @property
     def known_hosts(self) -> Path:

@@ -70,12 +70,22 @@ def console_key(lab: LabPaths, node: LabNode) -> str | None:
         return None
 
 
-def make_key(lab: LabPaths) -> None:
-    """Make the lab's own SSH key, unless it is there."""
-    if not lab.ssh_key.with_suffix(".pub").exists():
-        lab.ssh_key.unlink(missing_ok=True)
+def make_keys(lab: LabPaths) -> None:
+    """Make the lab's SSH authority and the operator's key with its certificate, unless there."""
+    if lab.ssh_certificate.exists():
+        return
+    for key in (lab.ssh_authority, lab.ssh_key):
+        key.unlink(missing_ok=True)
         words = ["-q", "-t", "ed25519", "-N", "", "-C", f"ppn-lab-{lab.name}"]
-        run(["ssh-keygen", *words, "-f", str(lab.ssh_key)], timeout=30)
+        run(["ssh-keygen", *words, "-f", str(key)], timeout=30)
+    write_atomic(lab.ssh_trust, f"cert-authority {public(lab.ssh_authority)}".encode())
+    signed = ["-q", "-s", str(lab.ssh_authority), "-I", f"lab {lab.name}", "-n", "root"]
+    run(["ssh-keygen", *signed, str(lab.ssh_key.with_suffix(".pub"))], timeout=30)
+
+
+def public(key: Path) -> str:
+    """The line of a key's public half."""
+    return key.with_suffix(".pub").read_text()
 
 
 def write_config(lab: LabPaths) -> None:

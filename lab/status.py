@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from lab import lifecycle, ssh, wiring
+from lab import ssh, wiring
 from lab.errors import LabError
 from lab.paths import LabPaths
 from lab.process import recorded
 from lab.report import table
+from lab.settings import Settings, made_as
 from lab.topology import NODES, LabNode
 
 
@@ -22,7 +23,7 @@ class NodeStatus:
 
     Args:
         node: its name.
-        kind: container or vm.
+        kind: container, vm or installed.
         site: where it stands.
         address: its own address.
         ssh_address: where the operator reaches its port 22.
@@ -64,7 +65,7 @@ def status(lab: LabPaths) -> LabStatus:
     Raises:
         LabError: there is no such lab.
     """
-    made = lifecycle.settings(lab)
+    made = made_as(lab)
     if made is None:
         raise LabError(f"there is no lab {lab.name}", hint="make it with `scripts/lab up`")
     with ThreadPoolExecutor(len(NODES)) as pool:
@@ -73,14 +74,14 @@ def status(lab: LabPaths) -> LabStatus:
     return LabStatus(lab.name, made.image.digest, nodes, cuts)
 
 
-def node_status(lab: LabPaths, made: lifecycle.Settings, node: LabNode) -> NodeStatus:
+def node_status(lab: LabPaths, made: Settings, node: LabNode) -> NodeStatus:
     """Look at one node."""
     paths = lab.node(node.name)
     running = recorded(paths.process) is not None
     seconds = json.loads(paths.boot.read_bytes())["seconds"] if paths.boot.exists() else None
     return NodeStatus(
         node=node.name,
-        kind=made.kind,
+        kind=made.kind_of(node),
         site=node.site,
         address=node.address,
         ssh_address=node.ssh_address,

@@ -22,6 +22,8 @@ class Kind(StrEnum):
 
     CONTAINER = "container"
     VM = "vm"
+    # A machine that the provisioning image was booted on, with firmware and a disk of its own.
+    INSTALLED = "installed"
 
 
 @dataclass(frozen=True)

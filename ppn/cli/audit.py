@@ -257,6 +257,7 @@ def forget(
     folder: Annotated[Path, typer.Option(help="The witness's folder.")] = Path(
         "/var/lib/ppn-witness"
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Let this node's witness accept a log anew: after its memory was lost, or the log began anew.
 
@@ -273,6 +274,9 @@ def forget(
 
     with acting_as_owner(folder, "witness"), folder_lock(folder, timeout=1.0):
         known = Store(folder).forget(origin, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    if as_json:
+        typer.echo(json.dumps({"ok": True, "origin": origin, "known": known}))
+        return
     was = "is forgotten" if known else "was not known"
     typer.echo(f"{origin} {was}: start the witness, and it takes the history that it is shown")
 

@@ -306,9 +306,10 @@ def list_tokens(
 
 
 def _settings(path: Path, store: str | None) -> TenantSettings:
-    from ppn.tenant.settings import read_settings
+    from ppn.settings import read_own
+    from ppn.tenant.settings import TenantSettings
 
-    found = read_settings(path)
+    found = read_own(path, TenantSettings)
     return found if store is None else found.model_copy(update={"store": store})
 
 

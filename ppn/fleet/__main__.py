@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ppn.errors import PpnError
 from ppn.fleet.app import serve
-from ppn.fleet.settings import PATH, read_settings
-from ppn.log import configure_log
+from ppn.fleet.settings import PATH, FleetSettings
+from ppn.service import run_service
+from ppn.settings import read_own
 
 
 def main(
@@ -19,12 +18,7 @@ def main(
     settings: Annotated[Path, typer.Option(help="The settings file.")] = Path(PATH),
 ) -> None:
     """Run a fleet controller until SIGTERM."""
-    configure_log()
-    try:
-        serve(read_settings(settings), key)
-    except PpnError as error:
-        print(f"ppn: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_service(lambda: serve(read_own(settings, FleetSettings), key))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import httpx
 from pydantic import ValidationError
 
 from ppn.errors import PpnError
-from ppn.fleet.settings import PATH, read_settings
+from ppn.fleet.settings import PATH, FleetSettings
 from ppn.pool.tls import NO_TLS
+from ppn.settings import read_own
 from ppn.wire.problems import ProblemBody, error_of
 
 SECONDS = 180.0
@@ -41,7 +42,7 @@ def own_controller(path: Path = Path(PATH)) -> str:
             "no controller runs on this machine",
             hint="name one with --controller http://ADDRESS:9203, or set PPN_CONTROLLER",
         )
-    settings = read_settings(path)
+    settings = read_own(path, FleetSettings)
     return f"http://{settings.address}:{settings.port}"
 
 

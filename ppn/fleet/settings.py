@@ -6,21 +6,14 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ppn.errors import PpnError
 from ppn.fleet.registry import STALE_SECONDS
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
 
 PATH = "/etc/ppn/fleet.json"
 DEFAULT_PORT = 9203
 NODE_PROXY_PORT = 9204
-
-
-class SettingsDamaged(PpnError):
-    """Settings that cannot be read; nothing is guessed in their place."""
-
-    code = "settings_damaged"
 
 
 class KnownNode(BaseModel):
@@ -70,21 +63,3 @@ class FleetSettings(BaseModel):
     request_seconds: float = Field(default=120.0, gt=0, le=600)
     stall_seconds: float = Field(default=120.0, gt=0, le=86400)
     development: bool = False
-
-
-def read_settings(path: Path) -> FleetSettings:
-    """The controller's settings.
-
-    Raises:
-        SettingsDamaged: unreadable, or something in them is wrong.
-    """
-    try:
-        return FleetSettings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SettingsDamaged(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise SettingsDamaged(
-            f"{path}: {where}: {first['msg']}", hint="run the pool's deploy again"
-        ) from error

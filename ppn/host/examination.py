@@ -18,7 +18,6 @@ from ppn import __version__
 from ppn.errors import PpnError
 from ppn.host.agent.settings import AgentSettings
 from ppn.host.paths import Paths
-from ppn.host.settings import read_model
 from ppn.mesh import status
 from ppn.mesh.firewall import TABLE
 from ppn.mesh.paths import MeshPaths
@@ -27,6 +26,7 @@ from ppn.mesh.status import PeerPath
 from ppn.mesh.tunnels import load_config
 from ppn.pool.tls import AGENT_CERTIFICATE, NODE_CERTIFICATE, NODE_TRUST
 from ppn.run import CommandFailed, run
+from ppn.settings import read_model
 from ppn.wire.diagnosis import (
     CertificateReport,
     Examination,

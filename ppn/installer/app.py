@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ppn import __version__
@@ -22,6 +23,7 @@ from ppn.run import run
 
 RUN = Path("/run/ppn")
 SETTLE_SECONDS = 60.0
+LATE_SECONDS = 30.0
 # Long enough to be read, when a person stands there.
 READ_SECONDS = 5.0
 
@@ -58,7 +60,7 @@ def install(say: Say) -> None:
     else:
         write(decision, boot, say)
         say(f"INSTALLED node {name} on {disk.title}")
-    start_disk(disk, say)
+    start_disk(decision.choice, boot.power_off, say)
 
 
 def decide(boot: Boot, say: Say) -> Decision:
@@ -72,8 +74,7 @@ def decide(boot: Boot, say: Say) -> Decision:
         Refusal: the settings are not to be trusted, or no disk is to be taken.
         PpnError: something cannot be read.
     """
-    listed = list_devices()
-    found = medium.find_settings(boot, listed, RUN)
+    found = medium.find_settings(boot, await_settings(boot), RUN)
     say(f"site settings of {found.source}, signed by {found.signer}")
     if found.passed_over:
         say(f"passed over: {found.passed_over}; a second medium goes first")
@@ -81,6 +82,21 @@ def decide(boot: Boot, say: Say) -> Decision:
     say(f"this machine is node {node.node.name}")
     wanted = Wanted(boot.image, node.digest())
     return Decision(node, wanted, choose(boot, found, node, wanted, say))
+
+
+def await_settings(boot: Boot) -> list[dict[str, Any]]:
+    """The devices of the machine, once settings are there; a second stick may come up late.
+
+    Args:
+        boot: what this boot is.
+    """
+    end_of_wait = time.monotonic() + LATE_SECONDS
+    while True:
+        listed = list_devices()
+        there = medium.has_settings(boot) or any(medium.site_devices(listed))
+        if there or time.monotonic() > end_of_wait:
+            return listed
+        time.sleep(1)
 
 
 def choose(boot: Boot, found: Found, node: NodeSettings, wanted: Wanted, say: Say) -> Choice:
@@ -148,19 +164,34 @@ def kernel_release(modules: Path) -> str:
     return found[0]
 
 
-def start_disk(disk: Disk, say: Say) -> None:
+def start_disk(choice: Choice, power_off: bool, say: Say) -> None:
     """Start the machine anew, from its disk.
 
-    A firmware whose list cannot be changed starts what it always does: so it is said what to do.
+    Where the firmware's list cannot be changed, a disk that was just installed is given one try;
+    after that the machine would go round for ever.
+
+    Args:
+        choice: the disk, and whether it was installed before this start.
+        power_off: whether to switch off rather than to halt, when there is nothing else to do.
+        say: tells the console.
     """
+    how = "reboot"
     try:
-        efi.start_next(f"/dev/{disk.name}")
+        efi.start_next(f"/dev/{choice.disk.name}")
+        say("starting from the disk")
     except efi.FirmwareRefuses as error:
-        say(f"{error}: take the medium out, or put the disk first in the firmware's menu")
-        time.sleep(READ_SECONDS * 2)
-    say("starting from the disk")
+        say(f"{error}")
+        say("take the medium out and start again, or put the disk first in the firmware's menu")
+        if choice.installed:
+            how = end(power_off, say)
     time.sleep(READ_SECONDS)
-    leave("reboot")
+    leave(how)
+
+
+def end(power_off: bool, say: Say) -> str:
+    """Say that nothing goes on, and how the machine is left."""
+    say("switching off" if power_off else "halted: switch the machine off and on to go on")
+    return "poweroff" if power_off else "halt"
 
 
 def refuse(error: PpnError | OSError, power_off: bool, say: Say) -> None:
@@ -176,9 +207,9 @@ def refuse(error: PpnError | OSError, power_off: bool, say: Say) -> None:
         say("nothing was written")
     else:
         say(f"FAILED: {error}")
-    say("switching off" if power_off else "halted: switch the machine off and on to try again")
+    how = end(power_off, say)
     time.sleep(READ_SECONDS)
-    leave("poweroff" if power_off else "halt")
+    leave(how)
 
 
 def leave(how: str) -> None:

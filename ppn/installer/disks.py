@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,6 +60,7 @@ class Disk:
         used_by: mount points, and devices that are built on it.
         blank: whether its first and last MiB are zeros throughout.
         mark: what an installer of ours left on it.
+        fault: why it could not be looked at; empty when it could.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Disk:
     used_by: tuple[str, ...] = ()
     blank: bool = False
     mark: Mark | None = None
+    fault: str = ""
 
     @property
     def title(self) -> str:
@@ -96,9 +98,8 @@ def read_disks(dev: Path = Path("/dev")) -> tuple[Disk, ...]:
         dev: the folder of devices.
 
     Raises:
-        DisksUnreadable: a program's output is not as it should be.
-        CommandFailed: a program failed or did not end.
-        OSError: a disk cannot be read.
+        DisksUnreadable: lsblk's list is not as it should be.
+        CommandFailed: lsblk failed or did not end.
     """
     listed = list_devices()
     found = (looked_at(device, dev) for device in listed if is_disk(device))
@@ -138,16 +139,24 @@ def looked_at(device: Mapping[str, Any], dev: Path = Path("/dev")) -> Disk:
 
     Raises:
         DisksUnreadable: the entry is not as it should be.
-        CommandFailed: blkid failed.
-        OSError: the disk cannot be read.
     """
     disk = disk_of(device, stable_path(dev, str(device.get("path"))))
     if disk.size == 0:
         return disk
-    table, content = probe(Path(str(device["path"])))
-    blank, found = look(Path(str(device["path"])), disk.size)
-    values = {**vars(disk), "table": table or disk.table, "content": content or disk.content}
-    return Disk(**{**values, "blank": blank, "mark": found})
+    path = Path(str(device["path"]))
+    try:
+        table, content = probe(path)
+        blank, found = look(path, disk.size)
+    except (PpnError, OSError) as error:
+        # A broken disk beside the one that is meant shall not stop everything.
+        return replace(disk, fault=str(error))
+    return replace(
+        disk,
+        table=table or disk.table,
+        content=content or disk.content,
+        blank=blank,
+        mark=found,
+    )
 
 
 def disk_of(device: Mapping[str, Any], path: str) -> Disk:

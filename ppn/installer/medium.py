@@ -153,6 +153,11 @@ def disks_of(listed: Iterable[Mapping[str, Any]], names: frozenset[str]) -> froz
     return frozenset(str(device.get("name")) for device in listed if holds(device))
 
 
+def has_settings(boot: Boot) -> bool:
+    """Whether the image's own medium holds site settings."""
+    return (boot.folder / "ppn" / SETTINGS).exists()
+
+
 def find_settings(boot: Boot, listed: Iterable[Mapping[str, Any]], mounts: Path) -> Found:
     """The site settings: those of a second medium, else those on the image's own.
 
@@ -180,11 +185,11 @@ def find_settings(boot: Boot, listed: Iterable[Mapping[str, Any]], mounts: Path)
     own = boot.folder / "ppn"
     if second:
         device, names = second[0]
-        passed_over = f"those on the image's medium ({own})" if (own / SETTINGS).exists() else ""
+        passed_over = f"those on the image's medium ({own})" if has_settings(boot) else ""
         with mounted(device, mounts / "site") as folder:
             site, signer = judged(folder, boot.signers)
         return Found(site, signer, f"the medium {SITE_LABEL} ({device})", names, passed_over)
-    if not (own / SETTINGS).exists():
+    if not has_settings(boot):
         raise Refusal(
             f"there are no site settings: neither on the image's medium nor on one labelled"
             f" {SITE_LABEL}",

@@ -134,6 +134,8 @@ def judge(disk: Disk, policy: settings.Disk, media: frozenset[str], wanted: Want
         return Verdict(disk, not_meant=reason)
     if disk.used_by:
         return Verdict(disk, forbidden=f"in use: {', '.join(disk.used_by)}")
+    if disk.fault:
+        return Verdict(disk, forbidden=f"cannot be read: {disk.fault}")
     if is_empty(disk):
         return Verdict(disk, finding="empty")
     reason = why_not_ours(disk)
@@ -197,7 +199,7 @@ def why_not_ours(disk: Disk) -> str:
 def is_installed(disk: Disk, wanted: Wanted) -> bool:
     """Whether a disk is what an installation of this image with these settings leaves behind."""
     mark = disk.mark
-    if mark is None or mark.state is not State.COMPLETE or why_not_ours(disk):
+    if disk.fault or mark is None or mark.state is not State.COMPLETE or why_not_ours(disk):
         return False
     made_by = (mark.image, mark.settings)
     return uuids(disk) == mark.partitions and made_by == (wanted.image, wanted.settings)

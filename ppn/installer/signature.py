@@ -51,7 +51,7 @@ def verify(content: bytes, signature: bytes | None, signers: Path) -> str:
         raise PpnError(
             f"{signers} is missing: nothing says whose settings are trusted",
             code="trust_missing",
-            hint="build the image with the operator's keys: `ppn iso build --trust FILE`",
+            hint="build the image with the operator's keys: `ppn iso build --keys FOLDER`",
         )
     # ssh-keygen judges text; this keeps it the very bytes that were read.
     if not content.isascii():

@@ -27,6 +27,8 @@ FILE = "/etc/nftables.d/ppn.nft"
 CONNECTIONS = 256
 # Who has how many, as the kernel counts them.
 COUNTED = "customer_connections"
+# The table as it was declared: without counters' values, nor who has connections just now.
+LISTING = f"nft -s -t list table inet {TABLE}"
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ppn.errors import PpnError
-from ppn.log import configure_log
+from ppn.service import run_service
+from ppn.settings import read_own
 from ppn.tenant.app import serve
-from ppn.tenant.settings import PATH, read_settings
+from ppn.tenant.settings import PATH, TenantSettings
 
 
 def main(
@@ -20,12 +19,7 @@ def main(
     settings: Annotated[Path, typer.Option(help="The settings file.")] = Path(PATH),
 ) -> None:
     """Run a tenant proxy until SIGTERM."""
-    configure_log()
-    try:
-        asyncio.run(serve(read_settings(settings), key))
-    except PpnError as error:
-        print(f"ppn: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_service(lambda: asyncio.run(serve(read_own(settings, TenantSettings), key)))
 
 
 if __name__ == "__main__":

@@ -6,22 +6,15 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ppn.audit.witness.settings import WitnessAt
-from ppn.errors import PpnError
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
 
 PATH = "/etc/ppn/tenant.json"
 DEFAULT_PORT = 9221
 FLEET_PORT = 9203
 DEFAULT_STORE = "sqlite:////var/lib/ppn-tenant/tenants.db"
-
-
-class SettingsDamaged(PpnError):
-    """Settings that cannot be read; nothing is guessed in their place."""
-
-    code = "settings_damaged"
 
 
 class Limits(BaseModel):
@@ -119,23 +112,3 @@ class TenantSettings(BaseModel):
                 " request is still at"
             )
         return self
-
-
-def read_settings(path: Path) -> TenantSettings:
-    """The tenant proxy's settings.
-
-    Raises:
-        SettingsDamaged: unreadable, or something in them is wrong.
-    """
-    try:
-        return TenantSettings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SettingsDamaged(
-            f"cannot read {path}: {error.strerror}", hint="is this a tenant proxy's node?"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise SettingsDamaged(
-            f"{path}: {where}: {first['msg']}", hint="run the pool's deploy again"
-        ) from error

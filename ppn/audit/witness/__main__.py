@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ppn.audit.witness.app import serve
-from ppn.audit.witness.settings import PATH, read_settings
-from ppn.errors import PpnError
-from ppn.log import configure_log
+from ppn.audit.witness.settings import PATH, WitnessSettings
+from ppn.service import run_service
+from ppn.settings import read_own
 
 
 def main(
     settings: Annotated[Path, typer.Option(help="The settings file.")] = Path(PATH),
 ) -> None:
     """Run a witness until SIGTERM."""
-    configure_log()
-    try:
-        serve(read_settings(settings))
-    except PpnError as error:
-        print(f"ppn: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_service(lambda: serve(read_own(settings, WitnessSettings)))
 
 
 if __name__ == "__main__":

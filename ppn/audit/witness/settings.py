@@ -6,18 +6,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ppn.errors import PpnError
+from pydantic import BaseModel, ConfigDict, Field
 
 PATH = "/etc/ppn/witness.json"
 DEFAULT_PORT = 9222
-
-
-class SettingsDamaged(PpnError):
-    """Settings that cannot be read; nothing is guessed in their place."""
-
-    code = "settings_damaged"
 
 
 @dataclass(frozen=True)
@@ -71,21 +63,3 @@ class WitnessSettings(BaseModel):
     callers: tuple[IPv4Address, ...] = ()
     folder: Path = Path("/var/lib/ppn-witness")
     development: bool = False
-
-
-def read_settings(path: Path) -> WitnessSettings:
-    """The witness's settings.
-
-    Raises:
-        SettingsDamaged: unreadable, or something in them is wrong.
-    """
-    try:
-        return WitnessSettings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise SettingsDamaged(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise SettingsDamaged(
-            f"{path}: {where}: {first['msg']}", hint="run the pool's deploy again"
-        ) from error

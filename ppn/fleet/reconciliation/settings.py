@@ -6,11 +6,11 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ppn.errors import PpnError
-from ppn.fleet.settings import SettingsDamaged
 from ppn.pool.tls import NODE_TRUST
+from ppn.settings import read_model
 
 PATH = "/etc/ppn/reconcile.json"
 STATE = "/var/lib/ppn-reconcile"
@@ -138,18 +138,10 @@ def read_settings(path: Path) -> ReconcileSettings:
         NotConfigured: there are none here.
         SettingsDamaged: unreadable, or something in them is wrong.
     """
-    try:
-        return ReconcileSettings.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+    found = read_model(path, ReconcileSettings)
+    if found is None:
         raise NotConfigured(
             f"there is no {path}: this machine does not reconcile",
             hint="run it on the first controller of the inventory, or name a file with --settings",
-        ) from error
-    except OSError as error:
-        raise SettingsDamaged(f"cannot read {path}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise SettingsDamaged(
-            f"{path}: {where}: {first['msg']}", hint="run the pool's deploy again"
-        ) from error
+        )
+    return found

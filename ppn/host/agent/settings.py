@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ppn.errors import PpnError
 from ppn.host.paths import Paths
-from ppn.host.settings import read_model
 from ppn.pool.tls import (
     AGENT_CERTIFICATE,
     AGENT_KEY,
@@ -19,6 +18,7 @@ from ppn.pool.tls import (
     NODE_TRUST,
     TlsFiles,
 )
+from ppn.settings import read_model
 from ppn.wire.model import NodeName
 
 URL_PATTERN = r"^https?://[^/?#\s]+$"

@@ -6,10 +6,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ppn.errors import PpnError
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST, TlsFiles
+from ppn.settings import read_own
 from ppn.wire.listen import check_mesh_address
 from ppn.wire.model import NodeName, Wire
 
@@ -20,12 +20,6 @@ AGENT_SOCKET = "/run/ppn/agent.sock"
 # JSON has text and arrays where these have addresses and tuples.
 Address = Annotated[IPv4Address, Field(strict=False)]
 Network = Annotated[IPv4Network, Field(strict=False)]
-
-
-class ProxySettingsDamaged(PpnError):
-    """Settings that cannot be used: a door is not opened on guessed ones."""
-
-    code = "settings_damaged"
 
 
 class Limits(Wire):
@@ -98,17 +92,9 @@ def read_settings(path: Path) -> ProxySettings:
     """The proxy's settings, with an address it may listen on.
 
     Raises:
-        ProxySettingsDamaged: missing, or no valid settings.
+        SettingsDamaged: missing, or no valid settings.
         AddressNotMesh: an address that is not the mesh's.
     """
-    hint = "run the pool's deploy for this node again"
-    try:
-        settings = ProxySettings.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ProxySettingsDamaged(f"{path}: {error.strerror}", hint=hint) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise ProxySettingsDamaged(f"{path}: {where}: {first['msg']}", hint=hint) from error
+    settings = read_own(path, ProxySettings)
     check_mesh_address(settings.listen, settings.mesh_range, development=settings.development)
     return settings

@@ -21,6 +21,7 @@ def small_root(node_root: Path, target: Path) -> Path:
         node_root: the whole root.
         target: folder to make.
     """
+    node_root = node_root.resolve()
     kernel = initrd.kernel_of(node_root)
     dependencies = (kernel.modules / "modules.dep").read_text()
     modules = initrd.wanted(dependencies, (kernel.modules / "modules.builtin").read_text())
@@ -29,6 +30,7 @@ def small_root(node_root: Path, target: Path) -> Path:
     wanted = [
         f"boot/{kernel.image.name}",
         "usr/bin/busybox",
+        "usr/bin/env",
         *(path[1:] for path in (initrd.DMSETUP, initrd.LOADER, *initrd.libraries(listing))),
         *(str(folder / name) for name in ("modules.dep", "modules.alias", "modules.builtin")),
         *(str(folder / path) for path in modules),

@@ -7,6 +7,8 @@ import os
 import subprocess
 from typing import Any
 
+import pytest
+
 from tests.integration.host.node import PPN, wait_for
 from tests.integration.moving.parts import CONTROLLERS, FLEET_PORT, Site, enter
 from tests.integration.moving.test_move import KEEP, says
@@ -32,6 +34,10 @@ def error(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stderr.splitlines()[-1])["error"]
 
 
+@pytest.mark.fault(
+    "a move is called back while the line between the two nodes is cut",
+    "the VM runs on where it was with its data, and nothing of it is left at the other node",
+)
 def test_a_move_is_watched_to_its_end_and_called_back(pool: Site) -> None:
     """MIG-01, CLI-01: with exit codes; called back, the VM runs on where it was, with its data."""
     vm = pool.create(image="based", **KEEP)

@@ -11,7 +11,8 @@ from ppn.errors import PpnError, Refusal
 from ppn.fleet.access import Access, check_access
 from ppn.fleet.identity import batch_id, order_digest, vm_id
 from ppn.fleet.openapi import document
-from ppn.fleet.settings import SettingsDamaged, read_settings
+from ppn.fleet.settings import FleetSettings
+from ppn.settings import SettingsDamaged, read_own
 from ppn.wire.fleet import VmOrder
 from ppn.wire.listen import check_mesh_address
 
@@ -71,10 +72,10 @@ def test_it_listens_on_the_mesh_alone(address: str) -> None:
 def test_damaged_settings_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "fleet.json"
     with pytest.raises(SettingsDamaged, match=r"fleet\.json"):
-        read_settings(path)
+        read_own(path, FleetSettings)
     path.write_text(content)
     with pytest.raises(SettingsDamaged, match=r"fleet\.json"):
-        read_settings(path)
+        read_own(path, FleetSettings)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from ppn.host.lock import NodeBusy, node_lock
 from ppn.host.model import Settings
 from ppn.host.paths import Paths
 from ppn.host.probe_guest import MARKER, initrd
-from ppn.host.settings import SettingsDamaged, read_settings
+from ppn.host.settings import read_settings
 from ppn.host.topology import TopologyUnreadable, parse_cpu_list, read_topology
 from ppn.run import CommandFailed, run
+from ppn.settings import SettingsDamaged
 from tests.host_root import write_hardware
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import time
 from pathlib import Path
 
 from ppn.installer.console import Console, consoles, write_patiently
@@ -51,5 +52,5 @@ def test_each_further_tenth_is_told_once() -> None:
     shown = iter([3, 12, 14, 55, 100])
     with telling(lambda: next(shown, 100), said.append):
         while "copied 100 %" not in said:
-            pass
+            time.sleep(0.05)
     assert said == ["copied 10 %", "copied 50 %", "copied 100 %"]

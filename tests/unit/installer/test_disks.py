@@ -13,6 +13,7 @@ from ppn.installer.disks import (
     Partition,
     disk_of,
     is_disk,
+    looked_at,
     stable_path,
 )
 from ppn.installer.medium import disks_of, site_devices
@@ -114,3 +115,10 @@ def test_a_mediums_disk_is_found_from_its_partition() -> None:
     listed = [entry(children=[PART]), entry(name="sdb")]
     assert disks_of(listed, frozenset({"md0"})) == {"sda"}
     assert disks_of(listed, frozenset({"sdb", "sr0"})) == {"sdb"}
+
+
+def test_a_disk_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """A broken disk is told of, and does not end the installer."""
+    found = looked_at(entry(path=str(tmp_path / "gone")))
+    assert found.fault
+    assert not found.blank

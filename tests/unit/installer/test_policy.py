@@ -84,6 +84,7 @@ def test_the_settings_say_which_disk_is_meant(policy: settings.Disk, meant: bool
         # Our mark, left in place by what was installed there later.
         ({"mark": mark(), "table": "gpt", "partitions": (FOREIGN_PART,)}, "no installer of ours"),
         ({"mark": mark(), "content": "ext4"}, "holds ext4"),
+        ({"fault": "Input/output error", "blank": True}, "cannot be read: Input/output error"),
         ({"mark": UNFINISHED, "content": "crypto_LUKS"}, "holds crypto_LUKS"),
         ({"mark": mark(), "table": "dos"}, "of another kind"),
     ],

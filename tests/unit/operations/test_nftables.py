@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from facts.nftables import UNIT_FILE, Firewall, FirewallState, parse
+from facts.nftables import SCRIPT, UNIT, UNIT_FILE, Firewall, FirewallState, parse
 from operations import nftables
-from ppn.mesh.firewall import FILE, ruleset
+from ppn.mesh.firewall import FILE, LISTING, ruleset
 from tests.unit.mesh.pools import SMALL
 from tests.unit.operations.yielded import refusal, texts, yielded
 
@@ -87,3 +88,10 @@ def test_fact_reads_everything() -> None:
 def test_output_that_was_cut_off_is_no_state(cut: int) -> None:
     with pytest.raises(FactProcessError):
         parse(OUTPUT.splitlines()[:cut])
+
+
+def test_the_unit_and_the_fact_look_at_the_table_alike() -> None:
+    """MESH-01: what one wrote down the other compares; a customer's connections are in neither."""
+    text = (Path(__file__).parents[3] / "deploys" / "units" / UNIT).read_text()
+    assert text.count(f"{LISTING} | sha256sum") == 2
+    assert LISTING in SCRIPT and " -t " in LISTING

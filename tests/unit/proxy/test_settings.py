@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ppn.host.proxy.settings import ProxySettingsDamaged, read_settings
+from ppn.host.proxy.settings import read_settings
+from ppn.settings import SettingsDamaged
 from ppn.wire.listen import AddressNotMesh
 
 SOUND: dict[str, Any] = {
@@ -46,10 +47,10 @@ def test_a_wildcard_is_refused_whatever_the_switch(tmp_path: Path) -> None:
     "changed", [{"allowed": "10.8.0.1"}, {"port": "9204"}, {"more": 1}, {"allowed": ["x"]}]
 )
 def test_damaged_settings_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
-    with pytest.raises(ProxySettingsDamaged, match=next(iter(changed))):
+    with pytest.raises(SettingsDamaged, match=next(iter(changed))):
         read(tmp_path, **changed)
 
 
 def test_missing_settings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProxySettingsDamaged, match="No such file"):
+    with pytest.raises(SettingsDamaged, match="No such file"):
         read_settings(tmp_path / "proxy.json")

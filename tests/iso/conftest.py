@@ -1,0 +1,146 @@
+"""One image for all tests of this folder, the pool with a node that it made, and firmware."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.medium import Medium, firmware_memory, throwaway_medium
+from lab.node_installed import plain
+from tests.lab.pool import CHECKOUT, LabPool, Run
+
+INSTALLED = "laptop"
+# Each is a boot of minutes: one in every run, ten when asked for.
+CUTS = int(os.environ.get("PPN_ISO_ROUNDS", "1"))
+CUT_SECONDS = 1200
+STEP = re.compile(r"ppn-installer: \[ *(\d+)/(\d+)\] ")
+COPIED = re.compile(r"ppn-installer: copied (\d+) %")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """How a node of the pool came to be.
+
+    Args:
+        cuts: what the console had said when the power was cut, one text for each time.
+        last: what it said in the installation that came to its end.
+    """
+
+    cuts: tuple[str, ...]
+    last: str
+
+
+@pytest.fixture(scope="package")
+def medium() -> Medium:
+    """The image, signed with throwaway keys, and the key that may sign its site settings."""
+    return throwaway_medium()
+
+
+@pytest.fixture
+def enforcing(medium: Medium, tmp_path: Path) -> Path:
+    """The memory of a firmware with our keys, Secure Boot on."""
+    return memory(medium, tmp_path, enforced=True)
+
+
+@pytest.fixture
+def permissive(medium: Medium, tmp_path: Path) -> Path:
+    """The memory of a firmware with our keys, Secure Boot off."""
+    return memory(medium, tmp_path, enforced=False)
+
+
+def memory(medium: Medium, folder: Path, *, enforced: bool) -> Path:
+    """A firmware's memory as a file."""
+    path = folder / "firmware.fd"
+    path.write_bytes(firmware_memory(medium.image, enforced=enforced))
+    return path
+
+
+@pytest.fixture(scope="package")
+def bare() -> Iterator[LabPool]:
+    """The name of a lab that is not up yet; it is gone afterwards."""
+    pool = LabPool(f"iso-{os.getpid()}")
+    try:
+        yield pool
+    finally:
+        pool.lab("destroy")
+
+
+@pytest.fixture(scope="package")
+def installation(bare: LabPool, medium: Medium) -> Installation:
+    """A lab whose laptop was a blank disk and the image, after its power was cut on the way."""
+    log = bare.paths.node(INSTALLED).install_log
+    up = ["up", "--from-image", INSTALLED]
+    up += ["--iso", str(medium.image), "--site-key", str(medium.site_key)]
+    cuts = tuple(cut_short(bare, up, point) for point in points(CUTS))
+    bare.lab(*up, timeout=1800)
+    return Installation(cuts, plain(log.read_bytes()))
+
+
+@pytest.fixture(scope="package")
+def first_run(bare: LabPool, installation: Installation) -> Run:
+    """The run that turned the lab with the installed node into a pool."""
+    return bare.pyinfra("-y", timeout=1200)
+
+
+@pytest.fixture(scope="package")
+def pool(bare: LabPool, first_run: Run) -> LabPool:
+    """A pool one node of which was made by the image."""
+    assert first_run.returncode == 0, first_run.log
+    return bare
+
+
+def points(count: int) -> list[float]:
+    """Where to cut the power: parts of all the installer says, spread evenly, never at its end."""
+    return [(number + 1) / (count + 1) for number in range(count)]
+
+
+def cut_short(pool: LabPool, up: list[str], point: float) -> str:
+    """Start the installation, kill QEMU at a point of it, and return what the console had said."""
+    paths = pool.paths.node(INSTALLED)
+    paths.install_log.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "lab", up[0], "--name", pool.name, *up[1:]]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=quiet, stderr=quiet)
+    try:
+        end = time.monotonic() + CUT_SECONDS
+        while progress(paths.install_log) < point:
+            assert process.poll() is None, "the installation has ended before the cut"
+            assert time.monotonic() < end, plain(paths.install_log.read_bytes())
+            time.sleep(0.02)
+        os.kill(qemu_with(paths.installing), signal.SIGKILL)
+        assert process.wait(timeout=60) != 0
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    return plain(paths.install_log.read_bytes())
+
+
+def progress(log: Path) -> float:
+    """How far an installation has come, from 0 to 1, by its own steps and their progress."""
+    text = plain(log.read_bytes()) if log.exists() else ""
+    steps, copied = STEP.findall(text), COPIED.findall(text)
+    if not steps:
+        return 0.0
+    number, count = map(int, steps[-1])
+    # What is copied belongs to the step that said so.
+    part = int(copied[-1]) / 100 if copied and text.rindex("copied ") > text.rindex("] ") else 0.0
+    return (number - 1 + part) / count
+
+
+def qemu_with(disk: Path) -> int:
+    """The number of the QEMU process that has a file for a disk."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"qemu-system-x86_64") and str(disk).encode() in b" ".join(words):
+                return int(entry.name)
+    raise AssertionError(f"no QEMU has {disk}")

@@ -1,0 +1,94 @@
+"""From a blank disk to a node of the pool: what the image made is judged as any other node is."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from lab.process import recorded
+from tests.iso.conftest import INSTALLED, Installation
+from tests.lab.pool import LabPool, Run, eventually
+from tests.lab.test_2_nodes import (
+    test_direct_path_is_used_while_it_works,
+    test_every_pair_of_nodes_reaches_each_other,
+    test_file_modes,
+    test_hypervisor_units_run,
+    test_listeners_are_on_mesh_addresses,
+    test_no_private_key_leaves_its_node,
+    test_path_keeper_is_confined,
+    test_peers_and_ranges_equal_the_inventory,
+    test_units_run,
+)
+from tests.lab.test_3_spawn import CONTROLLERS, Api
+from tests.lab.test_3_vms import is_ready
+
+# The nodes' own tests, on a pool one node of which was installed.
+__all__ = [
+    "test_direct_path_is_used_while_it_works",
+    "test_every_pair_of_nodes_reaches_each_other",
+    "test_file_modes",
+    "test_hypervisor_units_run",
+    "test_listeners_are_on_mesh_addresses",
+    "test_no_private_key_leaves_its_node",
+    "test_path_keeper_is_confined",
+    "test_peers_and_ranges_equal_the_inventory",
+    "test_units_run",
+]
+VM = "notes"
+
+
+def test_it_starts_with_secure_boot_from_its_own_disk(pool: LabPool) -> None:
+    """ISO-01, ISO-03: the firmware still trusts the owner's keys alone."""
+    variable = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+    read = f"od -An -t u1 -j 4 /sys/firmware/efi/efivars/{variable}"
+    assert pool.run(INSTALLED, read).split() == ["1"]
+    assert pool.run(INSTALLED, "findmnt -no FSTYPE,LABEL /").split() == ["ext4", "ppn-root"]
+
+
+def test_console_shows_what_the_operator_compares(pool: LabPool) -> None:
+    """ISO-04: the fingerprints, before anybody has logged in."""
+    console = pool.paths.node(INSTALLED).console_log.read_text(errors="replace")
+    fingerprint = pool.run(INSTALLED, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key").split()[1]
+    assert fingerprint in console
+    assert pool.run(INSTALLED, "wg pubkey </etc/wireguard/ppn0.key").strip() in console
+
+
+def test_onboarding_finds_its_software_there(first_run: Run) -> None:
+    """ISO-03: the image of this commit has the software of this commit."""
+    assert first_run.returncode == 0, first_run.log
+    changed = {operation for operation, node in first_run.changed if node == INSTALLED}
+    assert changed, "a node with a bare system needs changes"
+    assert not [name for name in changed if name.endswith("| ppn")], changed
+
+
+def test_second_run_changes_nothing(pool: LabPool) -> None:
+    run = pool.pyinfra("-y")
+    assert run.returncode == 0, run.log
+    assert run.changed == set(), run.log
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_its_heartbeats_arrive(pool: LabPool, controller: str) -> None:
+    """HOST-08, ISO-03: at each controller, with its own name."""
+    api = Api(pool, controller)
+    eventually(api.live, f"{controller} hears every hypervisor")
+    nodes = {node["name"]: node for node in api.get("/nodes")}
+    assert INSTALLED in nodes
+
+
+def test_a_vm_runs_on_it(pool: LabPool) -> None:
+    """ISO-03: the one that the inventory declares, under the kernel's own virtualisation."""
+    eventually(partial(is_ready, pool, INSTALLED, VM), f"guest {VM}", seconds=300)
+    assert pool.vms(INSTALLED)[VM]["accelerator"] == "kvm"
+
+
+def test_a_reboot_brings_it_back(pool: LabPool, installation: Installation) -> None:
+    """ISO-03: by itself, in the mesh, with the same host key; the medium is long gone."""
+    before = pool.run(INSTALLED, "cat /etc/ssh/ssh_host_ed25519_key.pub")
+    record = pool.paths.node(INSTALLED).process
+    pool.node(INSTALLED).run("systemctl reboot")
+    eventually(lambda: recorded(record) is None, "the machine is down", seconds=180)
+    pool.lab("up")
+    assert pool.run(INSTALLED, "cat /etc/ssh/ssh_host_ed25519_key.pub") == before
+    eventually(lambda: pool.node("server").run("ping -c 1 -W 1 10.8.0.3").rc == 0, "in the mesh")
