@@ -145,10 +145,15 @@ def stream(
             env=everything,
         ) as child,
     ):
-        for raw in child.stdout or ():
-            file.write(raw)
-            last.append(raw.decode(errors="replace").rstrip())
-            told(last[-1])
+        try:
+            for raw in child.stdout or ():
+                file.write(raw)
+                last.append(raw.decode(errors="replace").rstrip())
+                told(last[-1])
+        except BaseException:
+            # Interrupted: nobody else would end it.
+            child.terminate()
+            raise
     if child.returncode != 0:
         shown = "\n".join(f"    {line}" for line in last)
         raise CommandFailed(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppn.cli.output import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from iso.build import Inputs
+    from iso.times import Times
+    from iso.verify import Verified
 
 
 def verify(
@@ -25,43 +30,48 @@ def verify(
 
     Example: ppn iso verify ppn-0.1.0.iso --keys ~/mypool/iso-keys/public
     """
-    from iso.build import Inputs
     from iso.keys import TEST_WARNING
-    from iso.rebuild import rebuild as build_again
-    from iso.stage import inputs_from_lock, tools_from_lock
+    from iso.stage import tools_from_lock
     from iso.times import Times
     from iso.verify import verify as judge
 
-    times, tools = Times(), tools_from_lock()
-    found = judge(
-        image,
-        signers=keys / "allowed_signers",
-        certificate=keys / "db.crt",
-        tools=tools,
-        times=times,
-    )
-
-    def prepare(parts: Path, public: Path | None, site: Path | None) -> Inputs:
-        # What the cache has is believed elsewhere; here all of it is packed again.
-        return inputs_from_lock(output=parts, keys=public, site=site, times=times, fresh=True)
-
-    digest = build_again(image, prepare, times) if rebuild else None
-    manifest = found.manifest
+    times = Times()
+    signers, certificate = keys / "allowed_signers", keys / "db.crt"
+    tools = tools_from_lock()
+    found = judge(image, signers=signers, certificate=certificate, tools=tools, times=times)
+    digest = built_again(image, times) if rebuild else None
     if as_json:
-        print_json(
-            {
-                "signer": found.signer,
-                "version": manifest.version,
-                "commit": manifest.commit,
-                "root_hash": manifest.root_hash,
-                "test_keys": manifest.test_keys,
-                "rebuilt_sha256": digest,
-                "seconds": times.seconds,
-            }
-        )
+        print_json(as_dict(found, digest, times))
         return
+    manifest = found.manifest
     say(f"{image} is what {found.signer} signed: ppn {manifest.version}, commit {manifest.commit}")
     if digest is not None:
         say(f"building it again gave the same bytes: sha256 {digest}")
     if manifest.test_keys:
         say(TEST_WARNING)
+
+
+def built_again(image: Path, times: Times) -> str:
+    """The SHA-256 of an image that this checkout's lock gives too."""
+    from iso.rebuild import rebuild
+    from iso.stage import inputs_from_lock
+
+    def prepare(parts: Path, public: Path | None, site: Path | None) -> Inputs:
+        # What the cache has is believed elsewhere; here all of it is packed again.
+        return inputs_from_lock(output=parts, keys=public, site=site, times=times, fresh=True)
+
+    return rebuild(image, prepare, times)
+
+
+def as_dict(found: Verified, digest: str | None, times: Times) -> dict[str, object]:
+    """What was found, for programs."""
+    manifest = found.manifest
+    return {
+        "signer": found.signer,
+        "version": manifest.version,
+        "commit": manifest.commit,
+        "root_hash": manifest.root_hash,
+        "test_keys": manifest.test_keys,
+        "rebuilt_sha256": digest,
+        "seconds": times.seconds,
+    }

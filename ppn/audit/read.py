@@ -17,8 +17,8 @@ from ppn.errors import PpnError
 POLL_SECONDS = 0.5
 # Quotes inside a text are escaped: nothing but the field itself reads like this.
 INTENT = b'"outcome":"allowed"'
-# Some hundred thousand entries: far more than come while any one request is under way.
-UNENDED_BYTES = 64 << 20
+# Some 70,000 entries: far more than come while any one request is under way.
+UNENDED_BYTES = 16 << 20
 
 
 class LogMissing(PpnError):

@@ -84,7 +84,7 @@ class Visit:
 
 
 class TenantRoute(APIRoute):
-    """A route that nobody passes but by the guard: not even its body is read as JSON before."""
+    """A route that nobody passes but by the guard: nothing of its body is read before."""
 
     def get_route_handler(self) -> Handler:
         """The route's handler, behind the guard; called by FastAPI."""

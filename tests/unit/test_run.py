@@ -64,3 +64,15 @@ def test_failed_program_shows_its_last_lines(tmp_path: Path) -> None:
 def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="ended with 124"):
         stream(["sleep", "60"], log=tmp_path / "log", timeout=0.1, told=print, env={})
+
+
+def test_nothing_runs_on_when_the_reader_is_interrupted(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+
+    def told(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        script = 'echo $$ > "$0"; echo said; exec sleep 60'
+        stream(["sh", "-c", script, file], log=tmp_path / "log", timeout=60, told=told, env={})
+    assert gone(file)

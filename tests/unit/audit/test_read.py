@@ -15,7 +15,7 @@ from tests.unit.audit.samples import BATCHES, SIGNER, entry, make_log
 ENTRIES = sum(BATCHES)
 
 
-@pytest.mark.parametrize("near", [1, 700, 5000, 64 << 20])
+@pytest.mark.parametrize("near", [1, 700, 5000, 16 << 20])
 def test_an_intent_without_an_outcome_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: int
 ) -> None:
