@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 FOLDER = Path(__file__).parent
-PARTS = {"__main__", "pool", "result", "scan", "wanted"}
+PARTS = {"__main__", "live_build", "pool", "result", "scan", "wanted"}
 
 
 def names() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,8 @@ from ppn.run import run
 
 TREE = "node"
 COPY_SECONDS = 300
+# For a few checkouts that share the cache.
+KEPT = 4
 
 
 def inputs_from_lock(
@@ -100,7 +103,14 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
                 run(["cp", "--archive", root, whole], timeout=COPY_SECONDS)
                 put_release(whole, software)
                 squash.pack(whole, kept, tools=tools, epoch=source.epoch)
+            for old in superseded(cache.folder.glob("packed-*.squashfs")):
+                old.unlink()
     return kept
+
+
+def superseded(packed: Iterable[Path]) -> list[Path]:
+    """All but the newest packed roots: each commit makes another one, of some 200 MiB."""
+    return sorted(packed, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]
 
 
 def tools_from_lock() -> Path:

@@ -67,3 +67,13 @@ def test_a_vm_moves_from_the_server_to_the_laptop(pool: LabPool, api: Api) -> No
     assert api.get(f"/vms/{vm}/move")["outcome"] == "done"
     late = pool.node("relay").run(f"ppn vm move --cancel {vm}")
     assert late.rc == 4 and "move_unknown" in late.stderr
+
+
+@pytest.mark.parametrize("node", HYPERVISORS)
+def test_the_node_proxy_has_no_key_of_the_agent(pool: LabPool, node: str) -> None:
+    """INV-04: the one it vouches with; so who takes the proxy over reads no disk on its way."""
+    host, path = pool.node(node), "/etc/ppn/tls/agent.key"
+    assert (host.file(path).mode, host.file(path).user) == (0o600, "root")
+    assert host.run(f"runuser -u ppn-proxy -- cat {path}").rc != 0
+    held = host.check_output("systemctl cat ppn-node-proxy | grep Credential")
+    assert held == "LoadCredential=node.key:/etc/ppn/tls/node.key"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from iso.errors import IsoError
-from iso.keys import DEBIAN_CA, debian_ca, make, opened, protected
-from iso.manifest import NAMESPACE
+from iso.keys import DEBIAN_CA, Keys, debian_ca, make, opened, protected
+from iso.manifest import NAMESPACE, entry_of
 from iso.signing import Signatures, attach, sign
+from iso.source import CHECKOUT
 from iso.times import Times
 from ppn import sshsig
 from ppn.errors import Refusal
@@ -103,3 +108,30 @@ def test_what_is_no_signature_is_damaged(made: Made) -> None:
         with pytest.raises(sshsig.SignatureWrong) as found:
             sshsig.judge("text\n", signature, made.keys.allowed_signers, NAMESPACE)
         assert found.value.wrong is sshsig.Wrong.DAMAGED
+
+
+def iso(*words: str) -> dict[str, object]:
+    """What a command of the builder says as JSON."""
+    argv = [sys.executable, "-m", "iso", *words, "--json"]
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_the_commands_make_keys_and_sign_with_them(made: Made, tmp_path: Path) -> None:
+    """Signatures made elsewhere, in hardware for example, are taken like our own."""
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse\n")
+    words = ("keys", str(tmp_path / "keys"), "--passphrase-file", str(secret))
+    assert iso(*words)["test"] is False
+    assert protected(Keys(tmp_path / "keys"))
+    output = tmp_path / "out"
+    shutil.copytree(made.unsigned.folder, output / "unsigned")
+    signed = iso("sign", "--keys", str(made.keys.folder), "--output", str(output))
+    assert signed["test_keys"] is True
+    shutil.copytree(made.signatures.folder, output / "signatures", dirs_exist_ok=True)
+    again = iso("sign", "--output", str(output))
+    assert again["sha256"] == entry_of(made.image).sha256

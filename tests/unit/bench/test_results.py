@@ -34,6 +34,7 @@ def test_the_benchmarks_are_listed_and_their_parts_are_not() -> None:
         "audit",
         "converge",
         "heartbeats",
+        "iso",
         "node_proxy",
         "placement",
         "spawn",

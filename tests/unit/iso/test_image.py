@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,8 +17,8 @@ from iso.errors import IsoError
 from iso.lock import Lock
 from iso.manifest import UNLISTED, Entry, Manifest, parse, render
 from iso.rebuild import need_same_source
-from iso.source import Source
-from iso.stage import at_least, components
+from iso.source import CHECKOUT, Source
+from iso.stage import at_least, components, superseded
 from iso.unsigned import image_name
 from ppn.errors import Refusal
 
@@ -206,3 +209,19 @@ def test_signatures_and_settings_alone_are_in_no_list() -> None:
         "site.json",
         "site.json.sig",
     }
+
+
+def test_the_newest_packed_roots_are_kept(tmp_path: Path) -> None:
+    paths = [tmp_path / f"packed-{number}.squashfs" for number in range(6)]
+    for number, path in enumerate(paths):
+        path.touch()
+        os.utime(path, (number, number))
+    assert superseded(reversed(paths)) == [paths[1], paths[0]]
+
+
+def test_every_code_of_a_wrong_image_is_documented() -> None:
+    text = (CHECKOUT / "docs/iso.md").read_text()
+    source = "".join((CHECKOUT / "iso" / name).read_text() for name in ("verify.py", "reading.py"))
+    codes = set(re.findall(r'"((?:iso|manifest|file|boot_file|root)_[a-z_]+)"', source))
+    assert len(codes) > 15
+    assert {code for code in codes if f"`{code}`" not in text} == set()
