@@ -17,6 +17,8 @@ mount -t overlay -o "lowerdir=$here/tree,upperdir=$here/upper,workdir=$here/work
 mount -t proc proc "$here/root/proc"
 mount --rbind /sys "$here/root/sys"
 mount --rbind /dev "$here/root/dev"
+# Names in there hold numbers of processes, which other namespaces use too.
+mount -t tmpfs -o mode=1777 ppn "$here/root/dev/shm"
 mount -t tmpfs -o mode=1777 ppn "$here/root/tmp"
 while [ "$1" != -- ]; do
 	place=$here/root$2

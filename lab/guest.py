@@ -13,7 +13,7 @@ from iso.lock import Lock
 from iso.root import guest_recipe
 from iso.trees import building, packages_place, remove
 from lab.image import Image, ensure, make_disk, node_image
-from lab.initrd import APPLETS, DISK_DRIVERS, DISK_INIT, LEANER, disk_initrd, initrd
+from lab.initrd import APPLETS, DISK_DRIVERS, DISK_INIT, LEANER, TRUSTING, disk_initrd, initrd
 from lab.modules import read_modules
 from lab.paths import cache_folder
 from lab.steps import step
@@ -40,8 +40,8 @@ MORE_APPLETS = (*WORKING_APPLETS, *SHOWING_APPLETS)
 MORE_FOLDERS = ("seed", "seen", "www")
 INIT = HERE / "guest_init.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"
-TINY_CMDLINE = "console=ttyS0 quiet"
-DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {LEANER}"
+TINY_CMDLINE = f"console=ttyS0 quiet {TRUSTING}"
+DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTING} {LEANER}"
 # Room to boot in; a VM's own disk is larger, and the guest grows into it.
 DEBIAN_DISK = "2G"
 

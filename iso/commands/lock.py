@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,7 +31,7 @@ def lock(
 
     Example: ppn iso lock --check
     """
-    known = known_lock()
+    known = known_lock(LOCK_FILE)
     with step("Ask the archive") as shown:
         now = refreshed(shown.detail)
     news, found = differs(known, now), changes(known, now)
@@ -45,10 +46,10 @@ def lock(
         raise typer.Exit(Exit.FINDINGS)
 
 
-def known_lock() -> Lock | None:
-    """The lock as it is; None when there is none, or none that can be read."""
+def known_lock(path: Path) -> Lock | None:
+    """The lock in a file; None when there is none, or none that can be read."""
     try:
-        return Lock.read()
+        return Lock.read(path)
     except LockUnusable:
         return None
 
