@@ -106,6 +106,8 @@ def raid_member(path: Path, mib: int) -> Path:
     member = struct.pack("<QQQQII16s", 2048, sectors - 2048, RAID_OFFSET // 512, 0, 0, 0, b"m" * 16)
     block = bytearray(head + array).ljust(128, b"\0") + member
     block = bytearray(block.ljust(256, b"\0") + struct.pack("<HH", 0, 1))
+    # How many roles follow; the checksum covers them.
+    struct.pack_into("<I", block, 220, 2)
     # The checksum's field (at 216) is zero while the sum is taken.
     block = block.ljust(-(-len(block) // 4) * 4, b"\0")
     total = sum(struct.unpack(f"<{len(block) // 4}I", block))
