@@ -63,16 +63,15 @@ def find_file(image: Path, path: str) -> tuple[int, int]:
     """
     iso = PyCdlib()
     try:
-        iso.open(str(image))
-        record = iso.get_record(rr_path=path)
-        found = record.extent_location() * SECTOR, record.get_data_length()
-        iso.close()
+        with image.open("rb") as file:
+            iso.open_fp(file)
+            record = iso.get_record(rr_path=path)
+            return record.extent_location() * SECTOR, record.get_data_length()
     except (OSError, PyCdlibException) as error:
         raise LabError(
             f"{image} is no provisioning image: it has no {path} ({error})",
             hint="build one with `scripts/iso build`",
         ) from error
-    return found
 
 
 def firmware_memory(image: Path, *, enforced: bool) -> bytes:
@@ -89,7 +88,7 @@ def firmware_memory(image: Path, *, enforced: bool) -> bytes:
     return firmware.trusting(lists, enforced=enforced)
 
 
-def site(node: LabNode, authority: str) -> dict[str, object]:
+def site(node: LabNode, authority: str) -> str:
     """The site settings that make a machine this node.
 
     Args:
@@ -99,16 +98,17 @@ def site(node: LabNode, authority: str) -> dict[str, object]:
     link: dict[str, object] = {"mac": address_of(node), "addresses": [f"{node.address}/24"]}
     if node.gateway is not None:
         link["gateway"] = node.gateway
-    return {
+    settings = {
         "version": 1,
         "nodes": [{"name": node.name, "match": {"macs": [link["mac"]]}, "network": [link]}],
         "ssh_ca_keys": [authority.strip()],
     }
+    return json.dumps(settings)
 
 
 def make_site_medium(lab: LabPaths, node: LabNode, site_key: Path) -> None:
     """Make the second medium of an installation: this node's settings, signed."""
-    content = json.dumps(site(node, ssh.public(lab.ssh_authority)))
+    content = site(node, ssh.public(lab.ssh_authority))
     signed = sshsig.sign(site_key, content, NAMESPACE)
     write_site(lab.node(node.name).site, content, signed)
 

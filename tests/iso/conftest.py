@@ -22,8 +22,10 @@ INSTALLED = "laptop"
 # Each is a boot of minutes: one in every run, ten when asked for.
 CUTS = int(os.environ.get("PPN_ISO_ROUNDS", "1"))
 CUT_SECONDS = 1200
-STEP = re.compile(r"ppn-installer: \[ *(\d+)/(\d+)\] ")
+STEP = re.compile(r"ppn-installer: \[ *(\d+)/(\d+)\] (.*)")
 COPIED = re.compile(r"ppn-installer: copied (\d+) %")
+# It takes longest, so more of the cuts fall into it.
+COPYING, COPY_WEIGHT = "Copy the system", 10
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def installation(bare: LabPool, medium: Medium) -> Installation:
     up += ["--iso", str(medium.image), "--site-key", str(medium.site_key)]
     cuts = tuple(cut_short(bare, up, point) for point in points(CUTS))
     bare.lab(*up, timeout=1800)
-    return Installation(cuts, plain(log.read_bytes()))
+    return Installation(cuts, console(log))
 
 
 @pytest.fixture(scope="package")
@@ -112,28 +114,40 @@ def cut_short(pool: LabPool, up: list[str], point: float) -> str:
     process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=quiet, stderr=quiet)
     try:
         end = time.monotonic() + CUT_SECONDS
-        while progress(paths.install_log) < point:
-            assert process.poll() is None, "the installation has ended before the cut"
-            assert time.monotonic() < end, plain(paths.install_log.read_bytes())
+        while progress(said := console(paths.install_log)) < point:
+            assert process.poll() is None, f"the installation has ended before the cut:\n{said}"
+            assert time.monotonic() < end, f"the installation is too slow:\n{said}"
             time.sleep(0.02)
         os.kill(qemu_with(paths.installing), signal.SIGKILL)
         assert process.wait(timeout=60) != 0
     finally:
         process.terminate()
         process.wait(timeout=60)
-    return plain(paths.install_log.read_bytes())
+    return console(paths.install_log)
 
 
-def progress(log: Path) -> float:
-    """How far an installation has come, from 0 to 1, by its own steps and their progress."""
-    text = plain(log.read_bytes()) if log.exists() else ""
-    steps, copied = STEP.findall(text), COPIED.findall(text)
+def console(log: Path) -> str:
+    """What a console has said by now; nothing while there is no log."""
+    return plain(log.read_bytes()) if log.exists() else ""
+
+
+def progress(said: str) -> float:
+    """How far an installation has come, from 0 to 1, by what the console said.
+
+    Args:
+        said: all of it so far.
+    """
+    steps = STEP.findall(said)
     if not steps:
         return 0.0
-    number, count = map(int, steps[-1])
-    # What is copied belongs to the step that said so.
-    part = int(copied[-1]) / 100 if copied and text.rindex("copied ") > text.rindex("] ") else 0.0
-    return (number - 1 + part) / count
+    number, count, _ = steps[-1]
+    done = int(number) - 1.0
+    if steps[-1][2] == COPYING:
+        copied = COPIED.findall(said)
+        done += COPY_WEIGHT * int(copied[-1]) / 100 if copied else 0
+    elif any(title == COPYING for _, _, title in steps):
+        done += COPY_WEIGHT - 1
+    return done / (int(count) + COPY_WEIGHT - 1)
 
 
 def qemu_with(disk: Path) -> int:

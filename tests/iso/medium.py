@@ -105,11 +105,10 @@ def raid_member(path: Path, mib: int) -> Path:
     array = struct.pack("<QiiQIi", 0, 1, 0, sectors - 2048, 0, 2)
     member = struct.pack("<QQQQII16s", 2048, sectors - 2048, RAID_OFFSET // 512, 0, 0, 0, b"m" * 16)
     block = bytearray(head + array).ljust(128, b"\0") + member
-    block = bytearray(block.ljust(256, b"\0") + struct.pack("<HH", 0, 1))
-    # How many roles follow; the checksum covers them.
-    struct.pack_into("<I", block, 220, 2)
+    # Room for two members, and what each is: the checksum counts both.
+    block = block.ljust(220, b"\0") + struct.pack("<I", 2)
+    block = block.ljust(256, b"\0") + struct.pack("<HH", 0, 1)
     # The checksum's field (at 216) is zero while the sum is taken.
-    block = block.ljust(-(-len(block) // 4) * 4, b"\0")
     total = sum(struct.unpack(f"<{len(block) // 4}I", block))
     struct.pack_into("<I", block, 216, (total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF)
     with path.open("r+b") as file:

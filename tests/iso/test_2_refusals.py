@@ -22,8 +22,8 @@ REFUSED = r"ppn-installer: REFUSED: "
 UNTOUCHED = "ppn-installer: nothing was written"
 SECONDS = 900
 LARGE, SMALL = 10 * 1024, 2 * 1024
-# Each case is a boot of a minute: the first of them in every run, all of them when asked for.
-ROUNDS = 1 + int(os.environ.get("PPN_ISO_ROUNDS", "1"))
+# Each case is a boot of a minute: the first of each kind in every run, all of them when asked for.
+ROUNDS = int(os.environ.get("PPN_ISO_ROUNDS", "1"))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def test_disks_that_are_not_ours_stay_as_they_are(
     "site settings were altered after they were signed, are not signed, or are somebody else's",
     "the installer refuses them with a code for each, and writes to no disk",
 )
-@pytest.mark.parametrize("code", CODES[: ROUNDS - 1])
+@pytest.mark.parametrize("code", CODES[:ROUNDS])
 def test_settings_nobody_trusted_signed_are_refused(
     medium: Medium, enforcing: Path, tmp_path: Path, code: str
 ) -> None:
