@@ -16,7 +16,7 @@ from bench.result import Result, times_faster
 from bench.wanted import ansible_inventory
 from lab import lifecycle, wiring
 from lab.paths import LabPaths
-from lab.topology import OPERATOR, Kind
+from lab.topology import OPERATOR
 from ppn.errors import PpnError
 from ppn.run import Completed, run
 
@@ -140,7 +140,7 @@ def converged_lab() -> Iterator[OneLab]:
     """A lab of its own that has converged; it is destroyed at the end."""
     lab = LabPaths(LAB)
     with tempfile.TemporaryDirectory(prefix="ppn-bench-") as name:
-        lifecycle.up(lab, Kind.CONTAINER)
+        lifecycle.up(lab, None)
         one = OneLab(lab, Path(name))
         try:
             one.prepare()

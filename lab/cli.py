@@ -24,9 +24,9 @@ from lab.guest import cached
 from lab.medium import Medium, throwaway_medium
 from lab.paths import DEFAULT_NAME, LabPaths
 from lab.process import attend
-from lab.settings import Installed, made_as
+from lab.settings import made_as
 from lab.steps import note, step
-from lab.topology import CUSTOMER, NODES, OPERATOR, PORTS, Kind, node_named
+from lab.topology import CUSTOMER, NODES, OPERATOR, PORTS, Kind, kinds_of, node_named
 from ppn.errors import PpnError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,7 @@ def root(context: typer.Context, name: Name = None, vm: Vm = False) -> None:
             raise typer.BadParameter("--vm goes after `up`, or stands without a command")
         return
     lab = paths(context, name)
-    lifecycle.up(lab, Kind.VM if vm else None)
+    lifecycle.up(lab, kinds_of(Kind.VM) if vm else None)
     with step("Turn the nodes into a pool"):
         note(f"pyinfra {INVENTORY} {SITE}")
         code = run_pyinfra(lab, [])
@@ -87,6 +87,9 @@ def up(
     context: typer.Context,
     name: Name = None,
     vm: Vm = False,
+    machine: Annotated[
+        list[str] | None, typer.Option(help="A node that is a QEMU machine; the others are not.")
+    ] = None,
     from_image: Annotated[
         list[str] | None,
         typer.Option(help="A node to install on a blank disk from the provisioning image."),
@@ -100,7 +103,10 @@ def up(
 ) -> None:
     """Bring the lab up, or mend what is missing; nothing changes when all is there."""
     lab = paths(context, name)
-    lifecycle.up(lab, Kind.VM if vm else None, chosen(lab, from_image or [], iso, site_key))
+    installed = sorted(set(from_image or ()))
+    kinds = chosen(vm, machine or [], installed)
+    medium = chosen_medium(lab, iso, site_key) if installed else None
+    lifecycle.up(lab, kinds, medium)
     out.print(status.as_table(status.status(lab)))
 
 
@@ -221,23 +227,27 @@ def heal(context: typer.Context, one: Port, other: Port, name: Name = None) -> N
     wiring.heal(paths(context, name), one, other)
 
 
-def chosen(
-    lab: LabPaths, names: list[str], iso: Path | None, site_key: Path | None
-) -> Installed | None:
-    """Which nodes are to be installed from what; None when nothing was said."""
-    for name in names:
+def chosen(vm: bool, machines: list[str], installed: list[str]) -> dict[str, Kind] | None:
+    """What each node is to be; None when nothing was said."""
+    for name in (*machines, *installed):
         need_node(name)
+    if twice := set(machines) & set(installed):
+        raise typer.BadParameter(f"{', '.join(sorted(twice))}: --machine or --from-image, not both")
+    if not (vm or machines or installed):
+        return None
+    return kinds_of(Kind.VM if vm else Kind.CONTAINER, machines, installed)
+
+
+def chosen_medium(lab: LabPaths, iso: Path | None, site_key: Path | None) -> Medium:
+    """What nodes are to be installed from."""
     if (iso is None) != (site_key is None):
         raise typer.BadParameter("--iso and --site-key go together")
-    if not names:
-        return None
-    nodes = tuple(sorted(set(names)))
     if iso is not None and site_key is not None:
-        return Installed(nodes, Medium(iso.resolve(), site_key.resolve()))
+        return Medium(iso.resolve(), site_key.resolve())
     present = made_as(lab)
-    if present is not None and present.installed is not None:
-        return Installed(nodes, present.installed.medium)
-    return Installed(nodes, throwaway_medium())
+    if present is not None and present.medium is not None:
+        return present.medium
+    return throwaway_medium()
 
 
 def need_node(name: str) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,13 @@ from lab import customer, firmware, node_container, node_installed, node_vm, ssh
 from lab.errors import LabError
 from lab.guest import cached
 from lab.image import node_image
+from lab.medium import Medium
 from lab.network import plan
 from lab.paths import LabPaths
 from lab.process import Process, gone, identify, recorded, send
-from lab.settings import Installed, Settings, made_as
+from lab.settings import Settings, made_as
 from lab.steps import Step, note, step
-from lab.topology import NODES, Kind, LabNode
+from lab.topology import NODES, Kind, LabNode, kinds_of
 from ppn.durable import write_atomic
 from ppn.pool import certificates, keys
 
@@ -71,24 +72,24 @@ def locked(lab: LabPaths) -> Iterator[None]:
         yield
 
 
-def up(lab: LabPaths, kind: Kind | None, installed: Installed | None = None) -> None:
+def up(lab: LabPaths, kinds: Mapping[str, Kind] | None, medium: Medium | None = None) -> None:
     """Bring a lab up, or mend what is missing of one that is up.
 
     Args:
         lab: which lab.
-        kind: what its nodes are to be; None for what they are, containers at first.
-        installed: which of them are installed from what; None for what they are.
+        kinds: what its nodes are to be, by name; None for what they are, containers at first.
+        medium: what those are installed from that are installed; None for what they were.
 
     Raises:
         LabError: not possible on this machine, or a node did not come up.
     """
     with locked(lab):
-        made = prepare(lab, kind, installed)
+        made = prepare(lab, kinds, medium)
         for node in NODES:
-            if made.installed is not None and made.kind_of(node) is Kind.INSTALLED:
-                node_installed.ensure_installed(lab, node, made.installed.medium)
+            if made.medium is not None and made.kind_of(node) is Kind.INSTALLED:
+                node_installed.ensure_installed(lab, node, made.medium)
         with step("Lay the networks"):
-            wiring.wire(lab, plan(made.kind, made.installed.nodes if made.installed else ()))
+            wiring.wire(lab, plan(made.kinds))
         missing = [node for node in NODES if recorded(lab.node(node.name).process) is None]
         for node in missing:
             lab.node(node.name).boot.unlink(missing_ok=True)
@@ -96,8 +97,8 @@ def up(lab: LabPaths, kind: Kind | None, installed: Installed | None = None) -> 
         waiting = [node for node in NODES if not lab.node(node.name).boot.exists()]
         if waiting:
             names = ", ".join(node.name for node in waiting)
-            kinds = ", ".join(sorted({made.kind_of(node) for node in waiting}))
-            with step(f"Boot {names} ({kinds})") as shown:
+            found = ", ".join(sorted({made.kind_of(node) for node in waiting}))
+            with step(f"Boot {names} ({found})") as shown:
                 start(lab, made, missing)
                 wait(lab, made, waiting, shown)
         else:
@@ -105,24 +106,14 @@ def up(lab: LabPaths, kind: Kind | None, installed: Installed | None = None) -> 
         ssh.write_config(lab)
 
 
-def prepare(lab: LabPaths, kind: Kind | None, installed: Installed | None) -> Settings:
+def prepare(lab: LabPaths, kinds: Mapping[str, Kind] | None, medium: Medium | None) -> Settings:
     """Check the machine and make what a lab needs before its network."""
     present = made_as(lab)
-    wanted = kind or (present.kind if present else Kind.CONTAINER)
-    if present and present.kind is not wanted:
-        raise LabError(
-            f"lab {lab.name} has nodes of kind {present.kind}, not {wanted}",
-            code="wrong_kind",
-            hint=f"destroy it first, or use another name: scripts/lab up --vm --name {lab.name}-vm",
-        )
-    if present and installed not in (None, present.installed):
-        raise LabError(
-            f"lab {lab.name} was made with other nodes installed, or from another image",
-            code="wrong_kind",
-            hint=f"run `scripts/lab destroy --name {lab.name}` first, or use another name",
-        )
-    installed = present.installed if present else installed
-    need_programs(wanted, installed)
+    if present is not None:
+        need_same(lab, present, kinds, medium)
+        kinds, medium = present.kinds, present.medium
+    wanted = kinds or kinds_of(Kind.CONTAINER)
+    need_programs(set(wanted.values()))
     need_own_runtime(lab)
     image = node_image()
     if present and present.image.folder != image.folder:
@@ -133,19 +124,37 @@ def prepare(lab: LabPaths, kind: Kind | None, installed: Installed | None) -> Se
             )
         note(f"The nodes stay on the older image {present.image.digest}; destroy to renew them")
         image = present.image
-    if wanted is Kind.VM or installed:
+    if {Kind.VM, Kind.INSTALLED} & set(wanted.values()):
         node_vm.need_sound_qemu()
-    if wanted is Kind.VM:
+    if Kind.VM in wanted.values():
         node_vm.ensure_boot_files(image)
     # Now, for the operator's place in the lab has no way out to any network.
     with step("Fetch the locked wheels of the node software"):
         dependencies_layer(PYTHON_OF_DEBIAN[NODE_RELEASE])
     need_space(lab.state_dir, STATE_NEEDS_MIB, "a lab's state")
     make_people_files(lab)
-    made = Settings(wanted, image, installed)
+    made = Settings(wanted, image, medium)
     if present is None:
         write_atomic(lab.settings, made.record())
     return made
+
+
+def need_same(
+    lab: LabPaths, present: Settings, kinds: Mapping[str, Kind] | None, medium: Medium | None
+) -> None:
+    """Refuse to make of a lab what it is not.
+
+    Raises:
+        LabError: its nodes are of other kinds, or installed from something else.
+    """
+    if kinds in (None, present.kinds) and medium in (None, present.medium):
+        return
+    found = ", ".join(f"{name} {kind}" for name, kind in present.kinds.items())
+    raise LabError(
+        f"lab {lab.name} was made with other nodes, or from another image: {found}",
+        code="wrong_kind",
+        hint=f"run `scripts/lab destroy --name {lab.name}` first, or use another --name",
+    )
 
 
 def make_people_files(lab: LabPaths) -> None:
@@ -173,11 +182,11 @@ def make_people_files(lab: LabPaths) -> None:
         lab.tiny_guest.symlink_to(guest)
 
 
-def need_programs(kind: Kind, installed: Installed | None) -> None:
+def need_programs(kinds: Collection[Kind]) -> None:
     """Refuse to start without the programs that will be needed."""
-    if installed is not None:
+    if Kind.INSTALLED in kinds:
         firmware.need_firmware()
-    needed = PROGRAMS | (MACHINE_PROGRAMS if kind is Kind.VM or installed else {})
+    needed = PROGRAMS | (MACHINE_PROGRAMS if {Kind.VM, Kind.INSTALLED} & set(kinds) else {})
     packages = [package for program, package in needed.items() if shutil.which(program) is None]
     if packages:
         raise LabError(

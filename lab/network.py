@@ -7,7 +7,7 @@ nothing can leave it and labs with the same addresses live side by side.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lab.topology import (
@@ -80,25 +80,23 @@ class Network:
     cables: tuple[Cable, ...]
 
 
-def plan(kind: Kind, installed: Collection[str] = ()) -> Network:
+def plan(kinds: Mapping[str, Kind]) -> Network:
     """The networks of a lab.
 
     Args:
-        kind: what its nodes are.
-        installed: names of those that are machines installed from the image instead.
+        kinds: what each of its nodes is, by name.
     """
-    kinds = {node: Kind.INSTALLED if node.name in installed else kind for node in NODES}
     internet = Namespace(INTERNET, switch=PORTS)
     people = tuple(
         Namespace(name, addresses=(("eth0", f"{address}/{INTERNET_PREFIX}"),))
         for name, address in ((OPERATOR, OPERATOR_ADDRESS), (CUSTOMER, CUSTOMER_ADDRESS))
     )
     routers = tuple(router(site, node_at(site.name)) for site in SITES)
-    nodes = tuple(node_namespace(node, kinds[node]) for node in NODES)
+    nodes = tuple(node_namespace(node, kinds[node.name]) for node in NODES)
     cables = [Cable(INTERNET, person.name, person.name, "eth0") for person in people]
     cables += [Cable(INTERNET, site.name, site.name, "wan") for site in SITES]
     for node in NODES:
-        end = "eth0" if kinds[node] is Kind.CONTAINER else "uplink"
+        end = "eth0" if kinds[node.name] is Kind.CONTAINER else "uplink"
         near = node.name if node.site == INTERNET else "lan"
         cables.append(Cable(node.site, near, node.name, end))
     return Network((internet, *people, *routers, *nodes), tuple(cables))

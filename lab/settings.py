@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +11,7 @@ from lab.errors import LabError
 from lab.image import Image
 from lab.medium import Medium
 from lab.paths import LabPaths
-from lab.topology import Kind, LabNode
-
-
-@dataclass(frozen=True)
-class Installed:
-    """Which nodes of a lab are machines installed from a medium.
-
-    Args:
-        nodes: their names.
-        medium: what they are installed from.
-    """
-
-    nodes: tuple[str, ...]
-    medium: Medium
+from lab.topology import NODES, Kind, LabNode
 
 
 @dataclass(frozen=True)
@@ -31,28 +19,24 @@ class Settings:
     """What a lab was made as, and stays until it is destroyed.
 
     Args:
-        kind: what its nodes are.
+        kinds: what each of its nodes is, by name.
         image: the image its nodes' files lie over.
-        installed: which of them are installed from a medium instead, if any.
+        medium: what those are installed from that are installed.
     """
 
-    kind: Kind
+    kinds: Mapping[str, Kind]
     image: Image
-    installed: Installed | None = None
+    medium: Medium | None = None
 
     def kind_of(self, node: LabNode) -> Kind:
         """What one node is."""
-        if self.installed is not None and node.name in self.installed.nodes:
-            return Kind.INSTALLED
-        return self.kind
+        return self.kinds[node.name]
 
     def record(self) -> bytes:
         """These settings as the lab's record keeps them."""
-        fields: dict[str, object] = {"kind": self.kind, "image": str(self.image.folder)}
-        if self.installed is not None:
-            medium = self.installed.medium
-            fields["installed"] = self.installed.nodes
-            fields["medium"] = [str(medium.image), str(medium.site_key)]
+        fields: dict[str, object] = {"kinds": dict(self.kinds), "image": str(self.image.folder)}
+        if self.medium is not None:
+            fields["medium"] = [str(self.medium.image), str(self.medium.site_key)]
         return json.dumps(fields).encode()
 
 
@@ -66,11 +50,12 @@ def made_as(lab: LabPaths) -> Settings | None:
         fields = json.loads(lab.settings.read_bytes())
         folder = Path(fields["image"])
         image = Image(folder, folder.name.rpartition("-")[2])
-        installed = None
+        medium = None
         if "medium" in fields:
             iso, key = map(Path, fields["medium"])
-            installed = Installed(tuple(fields["installed"]), Medium(iso, key))
-        return Settings(Kind(fields["kind"]), image, installed)
+            medium = Medium(iso, key)
+        kinds = {node.name: Kind(fields["kinds"][node.name]) for node in NODES}
+        return Settings(kinds, image, medium)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

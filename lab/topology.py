@@ -5,6 +5,7 @@ On that internet are two who are no nodes: the pool's operator and a customer.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -100,3 +101,17 @@ def node_at(site: str) -> LabNode:
 def node_named(name: str) -> LabNode | None:
     """The node with this name, if there is one."""
     return next((node for node in NODES if node.name == name), None)
+
+
+def kinds_of(
+    others: Kind, machines: Collection[str] = (), installed: Collection[str] = ()
+) -> dict[str, Kind]:
+    """What each node of a lab is to be.
+
+    Args:
+        others: what those are that are not named.
+        machines: names of nodes that are QEMU machines.
+        installed: names of nodes that are installed from the provisioning image.
+    """
+    named = dict.fromkeys(machines, Kind.VM) | dict.fromkeys(installed, Kind.INSTALLED)
+    return {node.name: named.get(node.name, others) for node in NODES}

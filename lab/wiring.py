@@ -21,12 +21,12 @@ from lab.network import (
     plan,
 )
 from lab.paths import LabPaths
-from lab.topology import INTERNET, PORTS, Kind
+from lab.topology import INTERNET, PORTS, Kind, kinds_of
 from ppn.durable import write_atomic
 from ppn.run import run
 
 SECONDS = 20
-SPACES = tuple(space.name for space in plan(Kind.CONTAINER).namespaces)
+SPACES = tuple(space.name for space in plan(kinds_of(Kind.CONTAINER)).namespaces)
 
 
 def wire(lab: LabPaths, network: Network) -> bool:

@@ -1,4 +1,8 @@
-"""The same pool on machines with kernels of their own: KVM, CPU weights, balloons for real."""
+"""The same pool with a machine in it, whose kernel is its own: KVM, CPU weights, balloons for real.
+
+The server is the machine; the others are containers, for each emulated machine more takes the
+processors of the one that is judged. tests/iso has the laptop as a machine.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +48,10 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def machines(inventory: str) -> Iterator[LabPool]:
-    """A pool whose nodes are QEMU machines; the server's have working nested KVM."""
+    """A pool whose server is a QEMU machine with working nested KVM."""
     pool = LabPool(f"vm-{os.getpid()}")
     try:
-        pool.lab("up", "--vm")
+        pool.lab("up", "--machine", "server")
         run = pool.pyinfra("-y", inventory=inventory, timeout=1200)
         assert run.returncode == 0, run.log
         yield pool

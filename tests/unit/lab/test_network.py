@@ -8,18 +8,18 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from lab.network import Namespace, cut_rules, interface_commands, plan
-from lab.topology import INTERNET, NODES, SITES, Kind
+from lab.topology import INTERNET, NODES, SITES, Kind, kinds_of
 
 
 def space(kind: Kind, name: str) -> Namespace:
     """The namespace of a plan with this name."""
-    return next(found for found in plan(kind).namespaces if found.name == name)
+    return next(found for found in plan(kinds_of(kind)).namespaces if found.name == name)
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_cable_end_is_used_once(kind: Kind) -> None:
     """Each end has an address or a place on a switch, in a namespace that exists."""
-    network = plan(kind)
+    network = plan(kinds_of(kind))
     ends = Counter(
         end
         for cable in network.cables
@@ -37,7 +37,7 @@ def test_every_cable_end_is_used_once(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_interface_names_fit_the_kernel(kind: Kind) -> None:
     """The kernel takes 15 characters."""
-    for cable in plan(kind).cables:
+    for cable in plan(kinds_of(kind)).cables:
         assert max(len(cable.end), len(cable.far_end)) <= 15
 
 
@@ -60,7 +60,7 @@ def test_both_kinds_have_the_same_world_around_them() -> None:
 
 def test_only_documentation_and_private_addresses() -> None:
     """No address of the lab is anyone's on the real internet, and no namespace has a way there."""
-    for found in plan(Kind.CONTAINER).namespaces:
+    for found in plan(kinds_of(Kind.CONTAINER)).namespaces:
         for _, address in found.addresses:
             assert not ip_address(ip_interface(address).ip).is_global
     assert space(Kind.CONTAINER, "site-a").gateway is None

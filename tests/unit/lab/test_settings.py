@@ -11,10 +11,10 @@ from lab.image import Image
 from lab.medium import Medium
 from lab.network import plan
 from lab.paths import LabPaths
-from lab.settings import Installed, Settings, made_as
-from lab.topology import NODES, Kind
+from lab.settings import Settings, made_as
+from lab.topology import NODES, Kind, kinds_of
 
-INSTALLED = Installed(("laptop",), Medium(Path("/x/ppn.iso"), Path("/x/key")))
+MEDIUM = Medium(Path("/x/ppn.iso"), Path("/x/key"))
 IMAGE = Image(Path("/cache/node-abc"), "abc")
 
 
@@ -28,17 +28,19 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
 
 
 @pytest.mark.parametrize("kind", [Kind.CONTAINER, Kind.VM])
-@pytest.mark.parametrize("installed", [None, INSTALLED], ids=["plain", "installed"])
+@pytest.mark.parametrize("installed", [(), ("laptop",)], ids=["plain", "installed"])
 def test_settings_are_read_as_they_were_written(
-    lab: LabPaths, kind: Kind, installed: Installed | None
+    lab: LabPaths, kind: Kind, installed: tuple[str, ...]
 ) -> None:
     """What a later command finds is what the first one chose."""
-    made = Settings(kind, IMAGE, installed)
+    made = Settings(kinds_of(kind, (), installed), IMAGE, MEDIUM if installed else None)
     lab.settings.write_bytes(made.record())
     assert made_as(lab) == made
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"kind": "container"}', '{"kind": 1, "image": "/x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"kinds": {}}', '{"kinds": {"relay": "vm"}, "image": "/x"}']
+)
 def test_damaged_settings_are_refused(lab: LabPaths, text: str) -> None:
     """With the way out, and not taken for a lab that is not there."""
     lab.settings.write_text(text)
@@ -46,13 +48,15 @@ def test_damaged_settings_are_refused(lab: LabPaths, text: str) -> None:
         made_as(lab)
 
 
-def test_an_installed_node_is_a_machine_among_containers() -> None:
+@pytest.mark.parametrize("kind", [Kind.VM, Kind.INSTALLED])
+def test_one_node_is_a_machine_among_containers(kind: Kind) -> None:
     """It has a tap behind the same router; the others have their addresses as before."""
-    made = Settings(Kind.CONTAINER, IMAGE, INSTALLED)
+    machines, installed = (["laptop"], []) if kind is Kind.VM else ([], ["laptop"])
+    made = Settings(kinds_of(Kind.CONTAINER, machines, installed), IMAGE)
     kinds = {node.name: made.kind_of(node) for node in NODES}
-    assert kinds == {"relay": "container", "server": "container", "laptop": "installed"}
-    spaces = {space.name: space for space in plan(Kind.CONTAINER, ("laptop",)).namespaces}
+    assert kinds == {"relay": "container", "server": "container", "laptop": kind}
+    spaces = {space.name: space for space in plan(made.kinds).namespaces}
     assert spaces["laptop"].tap
-    plain = {space.name: space for space in plan(Kind.CONTAINER).namespaces}
+    plain = {space.name: space for space in plan(kinds_of(Kind.CONTAINER)).namespaces}
     changed = {name for name in plain if plain[name] != spaces[name]}
     assert changed == {"laptop"}
