@@ -10,7 +10,6 @@ from lab.process import recorded
 from tests.iso.conftest import INSTALLED, Installation
 from tests.lab.pool import LabPool, Run, eventually
 from tests.lab.test_2_nodes import (
-    test_direct_path_is_used_while_it_works,
     test_every_pair_of_nodes_reaches_each_other,
     test_file_modes,
     test_hypervisor_units_run,
@@ -25,7 +24,6 @@ from tests.lab.test_3_vms import is_ready
 
 # The nodes' own tests, on a pool one node of which was installed.
 __all__ = [
-    "test_direct_path_is_used_while_it_works",
     "test_every_pair_of_nodes_reaches_each_other",
     "test_file_modes",
     "test_hypervisor_units_run",
