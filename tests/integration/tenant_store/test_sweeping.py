@@ -14,7 +14,6 @@ import pytest
 
 from ppn.audit.entry import Entry
 from ppn.audit.log import AuditUnavailable
-from ppn.tenant import asking
 from ppn.tenant.database import StoreUnavailable
 from ppn.tenant.model import NOTHING, Amount, Tenant
 from ppn.tenant.records import Records
@@ -283,14 +282,9 @@ def test_without_the_audit_log_the_sweeper_does_nothing(
     "the sweeper waits for it once in each sweep, and for removals a few at a time",
 )
 def test_a_silent_controller_is_waited_for_once(
-    store: Store,
-    acme: Tenant,
-    urls: list[str],
-    fleets: tuple[Fleet, Fleet],
-    monkeypatch: pytest.MonkeyPatch,
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
 ) -> None:
     """TEN-08: what can be ended at others is not kept waiting."""
-    monkeypatch.setattr(asking, "LOOK_SECONDS", 0.5)
     store.set_ceiling("acme", ROOMY)
     for number in range(100):
         store.reserve("acme", f"vm-{number}", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
