@@ -26,6 +26,7 @@ class Told:
         headers: of the same.
         status: what a webhook answers.
         hang: set to let it answer nothing until it is cleared.
+        waiting: set while a request hangs.
     """
 
     bodies: list[Any] = field(default_factory=list)
@@ -56,6 +57,7 @@ class _Http(BaseHTTPRequestHandler):
         if 200 <= self.told.status < 300:
             self.told.bodies.append(body)
             self.told.headers.append(dict(self.headers))
+        self.told.waiting.clear()
         self._answer(self.told.status, b"")
 
     def do_GET(self) -> None:
