@@ -73,6 +73,7 @@ def test_nothing_runs_on_when_the_reader_is_interrupted(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        script = 'echo $$ > "$0"; echo said; exec sleep 60'
+        # Later: `timeout`, told to end before it knows of its child, ends alone.
+        script = 'echo $$ > "$0"; sleep 1; echo said; exec sleep 60'
         stream(["sh", "-c", script, file], log=tmp_path / "log", timeout=60, told=told, env={})
     assert gone(file)
