@@ -67,8 +67,8 @@ def machines(inventory: str) -> Iterator[LabPool]:
 class Hung(Exception):
     """The server's machine has stopped to answer.
 
-    QEMU's emulation of nested virtualisation loses interrupts now and then: a processor that runs a
-    guest all the time has some pending, and takes none for ever.
+    Seen once with QEMU's emulation of nested virtualisation: a processor that ran a guest all the
+    time had interrupts pending and took none, and the machine's own tasks waited for ever.
     """
 
 

@@ -83,6 +83,7 @@ def bend_time(year: str) -> None:
         shutil.copy(FAKETIME, folder.parent / "faketime.so")
         lay_out(folder, packages, cache)
 
+    # By name, for a function of a module is no variable to the type checker.
     setattr(trees, "mmdebstrap", bent)  # noqa: B010
     setattr(trees, "lay_out", brought)  # noqa: B010
 
