@@ -16,6 +16,7 @@ from typing import Any
 import testinfra
 from testinfra.host import Host
 
+from lab import ssh
 from lab.paths import LabPaths
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -48,6 +49,10 @@ class Run:
             for operation in self.report["results"]["operations"]
             for host in operation["success"]
         }
+
+
+class Unreachable(AssertionError):
+    """A node does not answer, or not in time."""
 
 
 class LabPool:
@@ -115,9 +120,23 @@ class LabPool:
         """A node, over the one multiplexed SSH connection the lab's settings keep."""
         return testinfra.get_host(f"ssh://{name}", ssh_config=str(self.paths.ssh_config))
 
-    def run(self, node: str, command: str) -> str:
-        """Run a command on a node and return what it printed."""
-        return str(self.node(node).check_output(command))
+    def run(self, node: str, command: str, seconds: float = 180) -> str:
+        """Run a command on a node and return what it printed.
+
+        Raises:
+            Unreachable: there is no way to the node, or the command does not end.
+        """
+        argv = ssh.command(self.paths, node, [command])
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired as late:
+            raise Unreachable(f"{node} has not ended after {seconds:g} s: {command}") from late
+        if done.returncode == 255:
+            raise Unreachable(f"{node}: {done.stderr.strip()}")
+        assert done.returncode == 0, f"{node}: {command}: {done.stdout}{done.stderr}"
+        return done.stdout.rstrip("\r\n")
 
     def state(self, node: str) -> dict[str, Any]:
         """What `ppn host state --json` says on a node."""

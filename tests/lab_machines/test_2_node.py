@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
-from lab.process import recorded
-from tests.iso.conftest import INSTALLED, Installation
 from tests.lab.pool import LabPool, Run, eventually
 from tests.lab.test_2_nodes import (
     test_every_pair_of_nodes_reaches_each_other,
@@ -20,7 +16,7 @@ from tests.lab.test_2_nodes import (
     test_units_run,
 )
 from tests.lab.test_3_spawn import CONTROLLERS, Api
-from tests.lab.test_3_vms import is_ready
+from tests.lab_machines.installation import INSTALLED
 
 # The nodes' own tests, on a pool one node of which was installed.
 __all__ = [
@@ -33,7 +29,6 @@ __all__ = [
     "test_peers_and_ranges_equal_the_inventory",
     "test_units_run",
 ]
-VM = "notes"
 
 
 def test_it_starts_with_secure_boot_from_its_own_disk(pool: LabPool) -> None:
@@ -60,8 +55,8 @@ def test_onboarding_finds_its_software_there(first_run: Run) -> None:
     assert not [name for name in changed if name.endswith("| ppn")], changed
 
 
-def test_second_run_changes_nothing(pool: LabPool) -> None:
-    run = pool.pyinfra("-y")
+def test_second_run_changes_nothing(pool: LabPool, inventory: str) -> None:
+    run = pool.pyinfra("-y", inventory=inventory)
     assert run.returncode == 0, run.log
     assert run.changed == set(), run.log
 
@@ -73,20 +68,3 @@ def test_its_heartbeats_arrive(pool: LabPool, controller: str) -> None:
     eventually(api.live, f"{controller} hears every hypervisor")
     nodes = {node["name"]: node for node in api.get("/nodes")}
     assert INSTALLED in nodes
-
-
-def test_a_vm_runs_on_it(pool: LabPool) -> None:
-    """ISO-03: the one that the inventory declares, under the kernel's own virtualisation."""
-    eventually(partial(is_ready, pool, INSTALLED, VM), f"guest {VM}", seconds=300)
-    assert pool.vms(INSTALLED)[VM]["accelerator"] == "kvm"
-
-
-def test_a_reboot_brings_it_back(pool: LabPool, installation: Installation) -> None:
-    """ISO-03: by itself, in the mesh, with the same host key; the medium is long gone."""
-    before = pool.run(INSTALLED, "cat /etc/ssh/ssh_host_ed25519_key.pub")
-    record = pool.paths.node(INSTALLED).process
-    pool.node(INSTALLED).run("systemctl reboot")
-    eventually(lambda: recorded(record) is None, "the machine is down", seconds=180)
-    pool.lab("up")
-    assert pool.run(INSTALLED, "cat /etc/ssh/ssh_host_ed25519_key.pub") == before
-    eventually(lambda: pool.node("server").run("ping -c 1 -W 1 10.8.0.3").rc == 0, "in the mesh")

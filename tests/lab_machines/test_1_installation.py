@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.node_installed import INSTALLED
-from tests.iso.conftest import Installation
+from tests.lab_machines.installation import Installation
 
 UNFINISHED = "whose installation did not come to its end"
 

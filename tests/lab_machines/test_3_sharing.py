@@ -1,0 +1,157 @@
+"""Sharing a node whose kernel is its own: KVM, CPU weights, NUMA nodes and balloons for real."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tests.lab.pool import LabPool, eventually, inventory_with
+from tests.lab.test_3_vms import is_ready
+from tests.lab_machines.conftest import BURNERS
+from tests.lab_machines.installation import INSTALLED as SERVER
+
+ALONE = (
+    BURNERS
+    + """
+_by_name["server"]["vms"][1] |= {"state": "running", "weight": 1}
+"""
+)
+WINDOW_S = 20
+WINDOWS = 3
+
+
+def scopes(pool: LabPool, *vms: str) -> list[str]:
+    """The cgroup of each VM on the server: one of its own (CPU-02)."""
+    found = pool.vms(SERVER)
+    files = " ".join(f"/proc/{found[vm]['pid']}/cgroup" for vm in vms)
+    groups = [line.removeprefix("0::") for line in pool.run(SERVER, f"cat {files}").splitlines()]
+    return ["/sys/fs/cgroup" + re.sub(r"(\.scope)/.*", r"\1", group) for group in groups]
+
+
+@dataclass(frozen=True)
+class Window:
+    """CPU 0 of the server over some time: seconds each VM used, seconds idle, seconds in all."""
+
+    used: tuple[float, ...]
+    idle: float
+    length: float
+
+
+def watch(pool: LabPool, *vms: str) -> Window:
+    """One window by the server's own clock."""
+    stats = " ".join(f"'{scope}/cpu.stat'" for scope in scopes(pool, *vms))
+    read = f"cat /proc/uptime; grep '^cpu0 ' /proc/stat; grep -h usage_usec {stats}"
+    lines = pool.run(SERVER, f"{read}; sleep {WINDOW_S}; {read}").splitlines()
+    half = len(lines) // 2
+    before, after = (reading(lines[:half]), reading(lines[half:]))
+    clock, idle, *used = (new - old for old, new in zip(before, after, strict=True))
+    return Window(tuple(used), idle, clock)
+
+
+def reading(lines: list[str]) -> list[float]:
+    """Seconds since boot, idle seconds of CPU 0, and seconds each VM used."""
+    uptime, cpu, *stats = lines
+    ticks = cpu.split()
+    idle = (int(ticks[4]) + int(ticks[5])) / 100
+    return [float(uptime.split()[0]), idle, *(int(line.split()[1]) / 1e6 for line in stats)]
+
+
+def pin_to_one_cpu(pool: LabPool, *vms: str) -> None:
+    """Make VMs compete: all their threads on CPU 0 of the server."""
+    for vm in vms:
+        pool.run(SERVER, f"virsh vcpupin {vm} 0 0 --live && virsh emulatorpin {vm} 0 --live")
+
+
+def has_memory(pool: LabPool, mib: int) -> bool:
+    """Whether the guest `light` has so much memory now."""
+    return bool(pool.vms(SERVER)["light"]["memory"]["current_mib"] == mib)
+
+
+def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:
+    """HOST-09, HOST-10: the same image runs under KVM on one node and under TCG on the other."""
+    assert pool.state(SERVER)["kvm"]["usable"] is True
+    assert pool.state("laptop")["kvm"]["usable"] is False
+    pool.run(SERVER, "ppn vm start notes")
+    notes = pool.vms("laptop")["notes"]
+    assert (notes["state"], notes["accelerator"]) == ("running", "tcg")
+    # Emulation inside emulation takes CPU time from the tests that follow.
+    pool.run("laptop", "virsh destroy notes")
+    for vm in ("heavy", "light"):
+        pool.run(SERVER, f"ppn vm start {vm}")
+        assert pool.vms(SERVER)[vm]["accelerator"] == "kvm"
+    for vm in ("heavy", "light"):
+        eventually(partial(is_ready, pool, SERVER, vm), vm, seconds=300)
+
+
+def test_each_vm_keeps_to_one_numa_node(pool: LabPool) -> None:
+    """NUMA-01, NUMA-02: on a kernel with two NUMA nodes, by the pages QEMU really has."""
+    used = set()
+    for vm in ("heavy", "light"):
+        view = pool.vms(SERVER)[vm]
+        assert view["pinning"]["pinned"], view
+        (cpu,), (node,) = view["pinning"]["wanted"]["cpus"], view["pinning"]["wanted"]["nodes"]
+        maps = pool.run(SERVER, f"cat /proc/{view['pid']}/numa_maps")
+        assert re.search(rf" prefer(?: \(many\))?:{node} ", maps), maps
+        # Without files, whose pages were there before, wherever that is.
+        own = "\n".join(line for line in maps.splitlines() if " file=" not in line)
+        pages = {at: sum(map(int, re.findall(rf" N{at}=(\d+)", own))) for at in (0, 1)}
+        print(f"{vm}: CPU {cpu}, NUMA node {node}, pages {pages}")
+        assert pages[node] > 0.9 * sum(pages.values())
+        used.add((cpu, node))
+    assert used == {(0, 0), (1, 1)}
+
+
+def test_cpu_time_follows_the_weights(pool: LabPool) -> None:
+    """CPU-04, CPU-06: 300 to 100 on one CPU is 3 to 1."""
+    pin_to_one_cpu(pool, "heavy", "light")
+    ratios = []
+    # What else the server does falls on one of them now and then: a window can be off.
+    for _ in range(WINDOWS):
+        window = watch(pool, "heavy", "light")
+        heavy, light = window.used
+        print(f"heavy {heavy:.1f} s, light {light:.1f} s: {heavy / light:.2f} to 1 ({window})")
+        ratios.append(heavy / light)
+        if 3 * 0.85 <= ratios[-1] <= 3 * 1.15:
+            return
+    raise AssertionError(ratios)
+
+
+def test_changes_are_live(pool: LabPool, tmp_path: Path) -> None:
+    """BAL-12, CPU-03, CPU-07: weight and balloon leave QEMU and the guest as they were."""
+
+    def identity() -> tuple[int, str]:
+        said = "\n".join(pool.serial(SERVER, "light"))
+        # A line may be read while it is being written.
+        boots = re.findall(r"boot_id=([0-9a-f-]{36})", said)
+        return pool.vms(SERVER)["light"]["pid"], boots[-1]
+
+    before = identity()
+    alone = inventory_with(tmp_path, ALONE)
+    run = pool.pyinfra("-y", "--limit", SERVER, inventory=alone)
+    assert run.returncode == 0, run.log
+    weight = pool.vms(SERVER)["light"]["weight"]
+    assert (weight["actual"], weight["enforced"]) == (1, True)
+    (scope,) = scopes(pool, "light")
+    file = f"'{scope}/cpu.weight'"
+    assert pool.run(SERVER, f"cat {file}").strip() == "1"
+    # Changed by hand, it follows the ledger again with the agent's next look.
+    pool.run(SERVER, f'sh -c "echo 500 >{file}"')
+    eventually(lambda: pool.run(SERVER, f"cat {file}").strip() == "1", "weight 1 again")
+    for mib in (112, 160):
+        pool.run(SERVER, f"ppn host balloon light {mib}")
+        eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
+    assert identity() == before
+
+
+def test_one_guest_alone_gets_the_cpu_whatever_its_weight(pool: LabPool) -> None:
+    """CPU-05: weight 1 is no limit."""
+    pin_to_one_cpu(pool, "light")
+    windows = []
+    for _ in range(WINDOWS):
+        windows.append(watch(pool, "light"))
+        print(f"light alone: {windows[-1]}")
+        if windows[-1].used[0] >= 0.95 * windows[-1].length:
+            return
+    raise AssertionError(windows)

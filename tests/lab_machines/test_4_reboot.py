@@ -1,0 +1,43 @@
+"""The machine starts again from its own disk: the medium it was installed from is long gone."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.process import recorded
+from tests.lab.pool import LabPool, eventually
+from tests.lab_machines.installation import INSTALLED as SERVER
+
+HOST_KEY = "cat /etc/ssh/ssh_host_ed25519_key.pub"
+
+
+@pytest.mark.fault(
+    "a node is rebooted",
+    "the agent starts the VMs that ran and leaves stopped ones alone; nothing is forgotten",
+)
+def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
+    """HOST-07, ISO-03: with the identity it and each VM had, and no run of the operator's."""
+    before = pool.vms(SERVER)
+    assert {name: vm["state"] for name, vm in before.items()} == {
+        "heavy": "stopped",
+        "light": "running",
+    }
+    host_key, boot_id = pool.run(SERVER, HOST_KEY), pool.state(SERVER)["boot_id"]
+    record = pool.paths.node(SERVER).process
+    pool.node(SERVER).run("systemctl reboot")
+    eventually(lambda: recorded(record) is None, "the server is down", seconds=180)
+    pool.lab("up")
+    assert pool.run(SERVER, HOST_KEY) == host_key
+    assert pool.state(SERVER)["boot_id"] != boot_id
+
+    def runs_again() -> bool:
+        vm = pool.vms(SERVER).get("light", {})
+        return vm.get("state") == "running" and vm.get("phase") == "ready"
+
+    eventually(runs_again, "the VM that ran runs again", seconds=300)
+    after = pool.vms(SERVER)
+    assert after["heavy"]["state"] == "stopped"
+    assert {name: vm["uuid"] for name, vm in after.items()} == {
+        name: vm["uuid"] for name, vm in before.items()
+    }
+    eventually(lambda: pool.node("laptop").run("ping -c 1 -W 1 10.8.0.2").rc == 0, "in the mesh")
