@@ -11,6 +11,7 @@ from facts.nftables import UNIT, UNIT_FILE, Firewall, FirewallState
 from operations.failure import unreadable
 from operations.files import INSTALLER, File, payload
 from operations.files import plan as differing_files
+from operations.systemd import command
 from ppn.mesh.firewall import FILE
 
 
@@ -44,7 +45,7 @@ def loaded(ruleset: str, unit: str) -> Generator[StringCommand | FunctionCommand
         text = payload(files, differing)
         yield StringCommand("python3", "-I", "-c", QuoteString(INSTALLER), _stdin=text)
     for call in calls:
-        yield StringCommand("systemctl", *call)
+        yield command(*call)
 
 
 def wanted_files(ruleset: str, unit: str) -> dict[str, File]:
@@ -58,7 +59,7 @@ def wanted_files(ruleset: str, unit: str) -> dict[str, File]:
 def plan(
     files: dict[str, File], differing: tuple[str, ...], state: FirewallState
 ) -> tuple[tuple[str, ...], ...]:
-    """The systemctl calls that bring the firewall into force, once the files are written.
+    """What brings the firewall into force, once the files are written: verbs with their unit.
 
     Args:
         files: what was declared.
@@ -66,10 +67,10 @@ def plan(
         state: what the node has.
     """
     calls: list[tuple[str, ...]] = []
-    if state.needs_reload or UNIT_FILE in differing:
-        calls.append(("daemon-reload",))
     if not state.enabled:
-        calls.append(("enable", "--no-reload", UNIT))
+        calls.append(("enable", UNIT))
+    if calls or state.needs_reload or UNIT_FILE in differing:
+        calls.append(("settle", UNIT))
     if not state.active:
         calls.append(("start", UNIT))
     elif FILE in differing or state.loaded != files[FILE].status.sha256:

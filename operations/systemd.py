@@ -42,6 +42,14 @@ class Unit:
         return f"/etc/systemd/system/{self.name}"
 
 
+# Units are enabled behind systemd's back, for it would want to be reloaded for each, which takes a
+# slow node many seconds. It has to be when it knows one of them otherwise than it now is on disk.
+SETTLE = r"""told=$(systemctl show --property=UnitFileState,NeedDaemonReload -- "$@") || exit
+on_disk=$(systemctl --root=/ is-enabled -- "$@")
+known=$(echo "$told" | sed -n 's/^UnitFileState=//p')
+case $told in *NeedDaemonReload=yes*) known=stale ;; esac
+[ "$known" = "$on_disk" ] || systemctl daemon-reload"""
+
 ENABLED = {"enabled", "enabled-runtime", "static", "alias", "indirect", "generated", "linked"}
 ACTIVE = {"active", "reloading", "activating"}
 
@@ -57,7 +65,7 @@ def plan(
         differing: paths an earlier step of this run is about to replace.
 
     Returns:
-        Argument lists for systemctl, in order.
+        Verbs with their units, in order, for `command`.
     """
     calls: list[tuple[str, ...]] = []
     reload = False
@@ -66,10 +74,9 @@ def plan(
         reload = reload or (status is not None and status.needs_reload) or unit.path in differing
         enabled = status is not None and status.enabled in ENABLED
         if unit.enabled not in (None, enabled):
-            # Each reload costs a slow node seconds: one for all of them, below.
-            calls.append(("enable" if unit.enabled else "disable", "--no-reload", unit.name))
+            calls.append(("enable" if unit.enabled else "disable", unit.name))
     if reload or calls:
-        calls.append(("daemon-reload",))
+        calls.append(("settle", *(unit.name for unit in wanted)))
     for unit in wanted:
         status = actual.units.get(unit.name)
         active = status is not None and status.active in ACTIVE
@@ -88,6 +95,21 @@ def is_outdated(unit: Unit, actual: Units, differing: frozenset[str]) -> bool:
     entered = actual.units[unit.name].entered
     newer = entered is not None and any(actual.modified.get(path, 0) > entered for path in watched)
     return newer or bool(watched & differing)
+
+
+def command(verb: str, *units: str) -> StringCommand:
+    """What does something with units on a node.
+
+    Args:
+        verb: of systemctl, or `settle`: make systemd know units as they are on the disk.
+        units: their names.
+    """
+    names = [QuoteString(unit) for unit in units]
+    if verb == "settle":
+        return StringCommand("sh", "-c", QuoteString(SETTLE), "ppn-settle", *names)
+    if verb in ("enable", "disable"):
+        return StringCommand("systemctl", "--root=/", "--quiet", verb, *names)
+    return StringCommand("systemctl", verb, *names)
 
 
 @operation()
@@ -121,5 +143,4 @@ def units(
         host.noop(f"{len(units)} units are as declared")
         return
     for call in calls:
-        verb, *names = call
-        yield StringCommand("systemctl", verb, *(QuoteString(name) for name in names))
+        yield command(*call)

@@ -19,6 +19,7 @@ from facts.wireguard import LiveInterface, WireGuard, WireGuardState
 from operations.failure import fail, unreadable
 from operations.files import INSTALLER, File, payload
 from operations.files import plan as differing_files
+from operations.systemd import command
 from ppn.errors import PpnError
 from ppn.inventory import Pool
 from ppn.mesh.paths import CONFIG
@@ -144,7 +145,7 @@ class Steps:
 
     Args:
         files: paths to write.
-        reload: let systemd read its units again.
+        reload: let systemd read its unit again.
         enable: let it come up at boot.
         up: `start`, `restart` or nothing.
         synchronise: bring the running interface to its file.
@@ -199,13 +200,13 @@ def interface(
     if steps.files:
         text = payload(wanted_files(wanted, addition), steps.files)
         yield StringCommand("python3", "-I", "-c", QuoteString(INSTALLER), _stdin=text)
-    if steps.reload:
-        yield StringCommand("systemctl", "daemon-reload")
-    unit = QuoteString(f"wg-quick@{pool.interface}.service")
+    unit = f"wg-quick@{pool.interface}.service"
     if steps.enable:
-        yield StringCommand("systemctl", "enable", "--no-reload", unit)
+        yield command("enable", unit)
+    if steps.enable or steps.reload:
+        yield command("settle", unit)
     if steps.up:
-        yield StringCommand("systemctl", steps.up, unit)
+        yield command(steps.up, unit)
     if steps.synchronise:
         yield StringCommand(PROGRAM, "mesh", "sync")
 

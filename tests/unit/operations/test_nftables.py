@@ -11,6 +11,7 @@ from pyinfra.api.exceptions import FactProcessError
 
 from facts.nftables import SCRIPT, UNIT, UNIT_FILE, Firewall, FirewallState, parse
 from operations import nftables
+from operations.systemd import command
 from ppn.mesh.firewall import FILE, LISTING, ruleset
 from tests.unit.mesh.pools import SMALL
 from tests.unit.operations.yielded import refusal, texts, yielded
@@ -38,8 +39,8 @@ def test_first_time_it_is_written_checked_enabled_and_started() -> None:
     assert [file["path"] for file in files] == [FILE, UNIT_FILE]
     assert files[0]["check"] == ["nft", "-c", "-f", "{}"]
     assert texts(commands[1:]) == [
-        "systemctl daemon-reload",
-        "systemctl enable --no-reload ppn-nftables.service",
+        "systemctl --root=/ --quiet enable ppn-nftables.service",
+        *texts([command("settle", "ppn-nftables.service")]),
         "systemctl start ppn-nftables.service",
     ]
 

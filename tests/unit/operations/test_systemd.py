@@ -29,8 +29,8 @@ def test_running_unit_is_left_alone() -> None:
 
 def test_unknown_unit_is_enabled_and_started() -> None:
     assert plan((AGENT,), Units({}, {}), NOTHING) == (
-        ("enable", "--no-reload", "agent.service"),
-        ("daemon-reload",),
+        ("enable", "agent.service"),
+        ("settle", "agent.service"),
         ("start", "agent.service"),
     )
 
@@ -49,14 +49,14 @@ def test_file_about_to_change_is_announced() -> None:
 
 def test_unit_file_about_to_change_reloads_and_restarts() -> None:
     assert plan((AGENT,), units(RUNNING), frozenset({AGENT.path})) == (
-        ("daemon-reload",),
+        ("settle", "agent.service"),
         ("restart", "agent.service"),
     )
 
 
 def test_stale_unit_is_reloaded() -> None:
     assert plan((AGENT,), units(replace(RUNNING, needs_reload=True)), NOTHING) == (
-        ("daemon-reload",),
+        ("settle", "agent.service"),
     )
 
 
@@ -72,8 +72,8 @@ def test_static_unit_needs_no_enabling() -> None:
 def test_stopped_and_disabled() -> None:
     off = replace(AGENT, enabled=False, running=False)
     assert plan((off,), units(RUNNING), NOTHING) == (
-        ("disable", "--no-reload", "agent.service"),
-        ("daemon-reload",),
+        ("disable", "agent.service"),
+        ("settle", "agent.service"),
         ("stop", "agent.service"),
     )
 
@@ -102,17 +102,17 @@ def test_unreadable_files_are_refused() -> None:
 def test_commands() -> None:
     commands, _ = yielded(systemd.units, {UnitStatuses: Units({}, {})}, units=(AGENT,))
     assert texts(commands) == [
-        "systemctl enable --no-reload agent.service",
-        "systemctl daemon-reload",
+        "systemctl --root=/ --quiet enable agent.service",
+        texts([systemd.command("settle", "agent.service")])[0],
         "systemctl start agent.service",
     ]
 
 
-def test_units_enabled_together_cost_one_reload() -> None:
+def test_units_enabled_together_are_looked_at_once() -> None:
     wanted = (AGENT, replace(AGENT, name="other.service", running=False))
     calls = plan(wanted, Units({}, {}), NOTHING)
-    assert calls.count(("daemon-reload",)) == 1
-    assert [call[0] for call in calls] == ["enable", "enable", "daemon-reload", "start"]
+    assert [call[0] for call in calls] == ["enable", "enable", "settle", "start"]
+    assert calls[2] == ("settle", "agent.service", "other.service")
 
 
 def test_what_a_timer_starts_is_read_anew_and_otherwise_left_alone() -> None:
@@ -122,5 +122,5 @@ def test_what_a_timer_starts_is_read_anew_and_otherwise_left_alone() -> None:
         status = replace(RUNNING, active=active, enabled="static")
         assert plan((started,), units(status), NOTHING) == ()
         about_to_change = frozenset({started.path})
-        assert plan((started,), units(status), about_to_change) == (("daemon-reload",),)
+        assert plan((started,), units(status), about_to_change) == (("settle", "agent.service"),)
     assert plan((started,), Units({}, {}), NOTHING) == ()

@@ -16,6 +16,7 @@ from pyinfra.context import ctx_host, ctx_state
 
 from facts.wireguard import LiveInterface, LivePeer, WireGuard, WireGuardState, parse
 from operations import wireguard
+from operations.systemd import command
 from ppn.inventory import Pool
 from ppn.mesh.peers import KEEPALIVE_SECONDS, Interface, interface_of
 from ppn.mesh.registry import Registry, load, render
@@ -24,6 +25,7 @@ from tests.unit.operations.yielded import KnownHost, refusal, texts, yielded
 
 DROP_IN = "/etc/systemd/system/wg-quick@ppn0.service.d/ppn.conf"
 SUPERVISION = "[Service]\nRestart=always\n"
+(SETTLED,) = texts([command("settle", "wg-quick@ppn0.service")])
 # The host that operations run on in tests is called `node`.
 NODE = node("node", 7, "d")
 POOL = pool(*SMALL.nodes, NODE)
@@ -177,7 +179,8 @@ def test_first_interface_is_written_enabled_and_started(registry: str) -> None:
     ]
     assert "wg-quick strip" in files[0]["check"][2]
     assert texts(calls) == [
-        "systemctl enable --no-reload wg-quick@ppn0.service",
+        "systemctl --root=/ --quiet enable wg-quick@ppn0.service",
+        SETTLED,
         "systemctl start wg-quick@ppn0.service",
     ]
 
@@ -199,8 +202,8 @@ def test_interface_that_is_a_program_is_held_by_systemd_from_its_first_start(reg
     files = json.loads(write.connector_arguments["_stdin"])
     assert (files[2]["path"], files[2]["content"]) == (DROP_IN, SUPERVISION)
     assert texts(calls) == [
-        "systemctl daemon-reload",
-        "systemctl enable --no-reload wg-quick@ppn0.service",
+        "systemctl --root=/ --quiet enable wg-quick@ppn0.service",
+        SETTLED,
         "systemctl start wg-quick@ppn0.service",
     ]
 
@@ -210,12 +213,12 @@ def test_program_that_runs_on_its_own_is_restarted_once(registry: str) -> None:
     restart = "systemctl restart wg-quick@ppn0.service"
     assert texts(interface(state, registry)[0]) == [restart]
     before = replace(state, files={**state.files, DROP_IN: None})
-    assert texts(interface(before, registry)[0][1:]) == ["systemctl daemon-reload", restart]
+    assert texts(interface(before, registry)[0][1:]) == [SETTLED, restart]
 
 
 def test_a_run_that_was_cut_before_systemd_read_its_units_is_made_good(registry: str) -> None:
     state = replace(converged(WANTED, kernel=False), needs_reload=True)
-    assert texts(interface(state, registry)[0]) == ["systemctl daemon-reload"]
+    assert texts(interface(state, registry)[0]) == [SETTLED]
 
 
 def test_changed_peer_is_synchronised_without_a_restart(registry: str) -> None:
