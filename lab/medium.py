@@ -17,6 +17,7 @@ from iso.times import Times
 from iso.trees import building
 from lab import firmware, ssh
 from lab.errors import LabError
+from lab.initrd import MACHINE
 from lab.node_vm import address_of
 from lab.paths import LabPaths, cache_folder
 from lab.topology import LabNode
@@ -98,11 +99,13 @@ def site(node: LabNode, authority: str) -> str:
     link: dict[str, object] = {"mac": address_of(node), "addresses": [f"{node.address}/24"]}
     if node.gateway is not None:
         link["gateway"] = node.gateway
-    settings = {
-        "version": 1,
-        "nodes": [{"name": node.name, "match": {"macs": [link["mac"]]}, "network": [link]}],
-        "ssh_ca_keys": [authority.strip()],
+    one = {
+        "name": node.name,
+        "match": {"macs": [link["mac"]]},
+        "network": [link],
+        "kernel_options": MACHINE.split(),
     }
+    settings = {"version": 1, "nodes": [one], "ssh_ca_keys": [authority.strip()]}
     return json.dumps(settings)
 
 

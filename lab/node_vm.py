@@ -12,7 +12,7 @@ from pathlib import Path
 from iso.trees import building
 from lab.errors import LabError
 from lab.image import Image, ensure_disk
-from lab.initrd import LEANER, TRUSTING, disk_initrd
+from lab.initrd import MACHINE, disk_initrd
 from lab.network import TAP, hardware_address
 from lab.paths import LabPaths, NodePaths
 from lab.process import Process, spawn
@@ -21,8 +21,7 @@ from lab.wiring import inside
 from ppn.durable import write_atomic
 from ppn.run import run
 
-# Guarding against other tenants costs time, and this machine has none.
-CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off {TRUSTING} {LEANER}"
+CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {MACHINE}"
 QMP_SECONDS = 10
 CPUS = 2
 # 7.2 loses the kernel in kmalloc with more than one processor; 10.0 was found sound.

@@ -58,6 +58,21 @@ Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 # It stands in messages on the console, where other characters could write anything.
 Text = Annotated[str, Field(pattern=r"^[ -~]{1,128}$")]
+# What the installer itself says of the root; two would not agree.
+OWN_OPTIONS = {"init", "initrd", "ro", "root", "rootflags", "rootfstype", "rw"}
+
+
+def _kernel_option(text: str) -> str:
+    if text.partition("=")[0] in OWN_OPTIONS:
+        raise ValueError("where the root is, and what starts there, is the installer's to say")
+    return text
+
+
+KernelOption = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*(=[A-Za-z0-9.,:;/+@_%-]*)?$", max_length=128),
+    AfterValidator(_kernel_option),
+]
 
 
 class Match(Wire):
@@ -148,6 +163,7 @@ class Node(Wire):
         mesh_address: its address in the mesh; needed when there is a relay.
         network: its interfaces; DHCP on every wired one when there are none.
         disk: which disk it takes; the site's when not given.
+        kernel_options: added to the command line of its kernel, such as `console=ttyS1,115200`.
     """
 
     name: Annotated[str, Field(pattern=HOST_NAME)]
@@ -155,6 +171,7 @@ class Node(Wire):
     mesh_address: IPv4Address | None = None
     network: Annotated[tuple[Link, ...], Field(max_length=32)] = ()
     disk: Disk | None = None
+    kernel_options: Annotated[tuple[KernelOption, ...], Field(max_length=32)] = ()
 
 
 class Relay(Wire):

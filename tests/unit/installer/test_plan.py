@@ -125,6 +125,14 @@ def test_without_a_relay_there_is_no_mesh_yet() -> None:
     assert not [name for name in node_files(found, mark()) if "wg-quick" in name]
 
 
+def test_the_operators_kernel_options_come_last() -> None:
+    """ISO-03: so that of two consoles, theirs is the one that messages go to."""
+    found = settings(kernel_options=["console=ttyS1,115200", "iommu=pt"])
+    line = node_files(found, mark())["/etc/kernel/cmdline"].text
+    assert line.startswith("root=PARTUUID=")
+    assert line.endswith("panic=30 console=ttyS1,115200 iommu=pt\n")
+
+
 @pytest.mark.parametrize(
     ("network", "lines"),
     [
