@@ -16,7 +16,7 @@ from lab.node_installed import plain
 
 MEMORY_MIB = 1536
 SHOWN_LINES = 25
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.1
 
 
 class Machine:
