@@ -16,6 +16,7 @@ from ppn.installer.plan import Action, Appear, CopyTree, PutMark, Run, Step, Wri
 from ppn.installer.render import File
 from ppn.run import run
 
+SYS = Path("/sys/dev/block")
 LOOK_SECONDS = 0.5
 # What the console tells of a copy: each further ten of a hundred.
 TOLD_PERCENT = 10
@@ -70,6 +71,7 @@ def do(action: Action, disk: Path, say: Say) -> None:
                 say(done.stdout or done.stderr)
         case Appear():
             appear(action.devices, action.seconds)
+            check_on_disk(action.devices, action.disk)
         case WriteFiles():
             write_files(action.folder, action.files)
         case CopyTree():
@@ -96,6 +98,31 @@ def appear(devices: Sequence[Path], seconds: float) -> None:
         if time.monotonic() > end:
             raise PpnError(f"{missing[0]} did not appear within {seconds:.0f} s")
         time.sleep(0.1)
+
+
+def check_on_disk(partitions: Sequence[Path], disk: Path, sys: Path = SYS) -> None:
+    """Make sure that names of partitions lead to a disk's own: another's may have the same UUIDs.
+
+    Args:
+        partitions: their devices.
+        disk: the device that they must be on.
+        sys: where the kernel tells of devices by their numbers.
+
+    Raises:
+        PpnError: one is on another disk.
+        OSError: the kernel does not know one.
+    """
+    whole = _number(disk)
+    for path in partitions:
+        found = ((sys / _number(path)).resolve().parent / "dev").read_text().strip()
+        if found != whole:
+            raise PpnError(f"{path} is a partition of device {found}, not of {disk} ({whole})")
+
+
+def _number(device: Path) -> str:
+    """A device's number as the kernel writes it."""
+    number = device.stat().st_rdev
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 def write_files(folder: Path, files: Mapping[str, File]) -> None:

@@ -51,9 +51,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Appear:
-    """Wait until devices are there."""
+    """Wait until partitions are there, and make sure that they are this disk's.
+
+    Args:
+        devices: the partitions.
+        disk: the device that they must be on.
+        seconds: how long to wait.
+    """
 
     devices: tuple[Path, ...]
+    disk: Path
     seconds: float = MINUTE
 
 
@@ -128,7 +135,7 @@ def installation(
             (
                 Run(repart(disk, mark, folders, dry=False), 5 * MINUTE),
                 Run(("udevadm", "settle", "--timeout=30")),
-                Appear(tuple(device(mark, label) for label in PARTITIONS)),
+                Appear(tuple(device(mark, label) for label in PARTITIONS), Path(disk.path)),
             ),
         ),
         Step("Make the file systems", tuple(map(Run, file_systems(mark), (10 * MINUTE,) * 3))),

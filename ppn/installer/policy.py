@@ -117,7 +117,32 @@ def choose(
             constraint="disk policy",
             hint=f"when nothing on it is needed any more, {EMPTY_IT}",
         )
+    if copies := copies_of(one.disk, disks):
+        raise Refusal(
+            f"{' and '.join(copies)} has the same partitions as the disk that is meant: {lines}",
+            code="disk_copied",
+            constraint="disk policy",
+            hint="take the copy out of the machine: its partitions could be taken for the disk's",
+        )
     return Choice(one.disk, is_installed(one.disk, wanted))
+
+
+def copies_of(disk: Disk, disks: Sequence[Disk]) -> list[str]:
+    """Names of the other disks that have partitions with the UUIDs of this node's disk.
+
+    A copy of a node's disk may be a backup. Partitions are found by their UUIDs, here and by the
+    installed system, so the copy's would be written to in place of the disk's.
+
+    Args:
+        disk: a node's, or an empty one.
+        disks: all disks of the machine.
+    """
+    made = {str(one) for one in disk.mark.partitions} if disk.mark is not None else set()
+    return [
+        other.name
+        for other in disks
+        if other is not disk and any(one.uuid.lower() in made for one in other.partitions)
+    ]
 
 
 def judge(disk: Disk, policy: settings.Disk, media: frozenset[str], wanted: Wanted) -> Verdict:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ppn.errors import PpnError
 from ppn.installer import render
-from ppn.installer.execute import carry_out, write_files
+from ppn.installer.execute import carry_out, check_on_disk, write_files
 from ppn.installer.mark import PARTITIONS, State
 from ppn.installer.plan import Action, Folders, PutMark, Run, Step, WriteFiles, installation
 from ppn.installer.render import File, node_files
@@ -73,6 +75,24 @@ def test_only_the_chosen_disk_is_written_to() -> None:
         if word.startswith("/dev/") and word != "/dev"
     }
     assert named == allowed
+
+
+def test_partitions_of_another_disk_with_the_same_uuids_are_not_written_to(tmp_path: Path) -> None:
+    """ISO-04: a copy of the disk that is plugged in now may take the partitions' names."""
+    disks = {}
+    for disk, part in (("sda", "sda1"), ("sdb", "sdb1")):
+        (tmp_path / disk / part).mkdir(parents=True)
+    # Devices that every machine has stand for disks and partitions.
+    null, zero, full = (Path("/dev", name) for name in ("null", "zero", "full"))
+    for device, folder in ((null, "sda"), (zero, "sda/sda1"), (full, "sdb/sdb1")):
+        rdev = device.stat().st_rdev
+        disks[device] = f"{os.major(rdev)}:{os.minor(rdev)}"
+        (tmp_path / disks[device]).symlink_to(tmp_path / folder)
+    (tmp_path / "sda/dev").write_text(f"{disks[null]}\n")
+    (tmp_path / "sdb/dev").write_text("8:16\n")
+    check_on_disk([zero], null, tmp_path)
+    with pytest.raises(PpnError, match="/dev/full is a partition of device 8:16, not of /dev/null"):
+        check_on_disk([zero, full], null, tmp_path)
 
 
 def test_the_boot_loader_comes_after_all_else_is_on_the_disk() -> None:

@@ -121,6 +121,17 @@ def test_two_disks_are_one_too_many_even_when_one_holds_something() -> None:
     assert choose([disk(), other], named, NO_MEDIA, WANTED).disk == disk()
 
 
+@pytest.mark.parametrize("image", ["a" * 64, OTHER])
+def test_beside_a_copy_of_itself_a_disk_is_not_touched(image: str) -> None:
+    """ISO-04: a backup that was made block by block has the partitions' UUIDs too."""
+    found = made_by(mark(image=image))
+    backup = replace(found, name="sdb", removable=True)
+    error = refused(found, backup)
+    assert error.code == "disk_copied"
+    assert "sdb has the same partitions" in error.message
+    assert choose([found, disk(name="sdb", removable=True)], ANY, NO_MEDIA, WANTED).disk == found
+
+
 def test_an_installed_disk_is_not_installed_again() -> None:
     assert choose([made_by(mark())], NEVER, NO_MEDIA, WANTED).installed
 
