@@ -6,11 +6,13 @@ A disk is taken when it is the only one that the settings mean, and is empty or 
 Two disks that are meant are one too many, even when one of them holds something: who did not think
 of the second disk has not chosen between them either.
 
-*Empty* is a disk on which libblkid finds nothing **and** whose first and last MiB are zeros. The
-first alone is not enough: a disk whose headers were wiped, by mistake or by `wipefs`, holds its
-data still, as does one that a database uses raw or that is encrypted without a header, and
-libblkid finds nothing on any of them. New disks, and disks that were emptied with `blkdiscard`, are
-zeros. Who wants another one taken empties it first; the refusal says how.
+*Empty* is a disk on which libblkid finds nothing **and** of which all that was read is zeros: its
+head and tail, and places all over it (`disks.places`). The first alone is not enough: a disk whose
+headers were wiped, by mistake or by `wipefs`, holds its data still, as does one that a database
+uses raw or that is encrypted without a header, and libblkid finds nothing on any of them. The ends
+alone are not enough: one whose partition table was zeroed has nothing else there. New disks, and
+disks that were emptied with `blkdiscard`, are zeros. Who wants another one taken empties it first;
+the refusal says how.
 
 *A node's* is a disk with our mark (`mark`) on which nothing stands but partitions that the mark
 names. The mark alone is not enough: what is installed there later may leave it in its place.
@@ -215,7 +217,7 @@ def why_not_ours(disk: Disk) -> str:
     if disk.mark is None:
         if disk.table:
             return f"has a partition table ({disk.table})"
-        return "its first or last MiB is not zero: it may hold data without a header"
+        return "what was read of it is not zero: it may hold data without a header"
     if disk.table not in ("", "gpt"):
         return f"has a partition table of another kind ({disk.table})"
     return ""
