@@ -15,7 +15,8 @@ disks that were emptied with `blkdiscard`, are zeros. Who wants another one take
 the refusal says how.
 
 *A node's* is a disk with our mark (`mark`) on which nothing stands but partitions that the mark
-names. The mark alone is not enough: what is installed there later may leave it in its place.
+names. The mark alone is not enough: what is installed there later may leave it in its place, with
+no partitions at all. Only an unfinished installation may have none.
 """
 
 from __future__ import annotations
@@ -218,6 +219,9 @@ def why_not_ours(disk: Disk) -> str:
         if disk.table:
             return f"has a partition table ({disk.table})"
         return "what was read of it is not zero: it may hold data without a header"
+    if disk.mark.state is State.COMPLETE and not disk.partitions:
+        # Whoever took the table away may have put something else there, or want the node's back.
+        return "was a node's, and its partitions are gone: it may hold data without a header"
     if disk.table not in ("", "gpt"):
         return f"has a partition table of another kind ({disk.table})"
     return ""

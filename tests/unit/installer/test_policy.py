@@ -86,7 +86,9 @@ def test_the_settings_say_which_disk_is_meant(policy: settings.Disk, meant: bool
         ({"mark": mark(), "content": "ext4"}, "holds ext4"),
         ({"fault": "Input/output error", "blank": True}, "cannot be read: Input/output error"),
         ({"mark": UNFINISHED, "content": "crypto_LUKS"}, "holds crypto_LUKS"),
-        ({"mark": mark(), "table": "dos"}, "of another kind"),
+        ({"mark": UNFINISHED, "table": "dos"}, "of another kind"),
+        ({"mark": mark()}, "its partitions are gone"),
+        ({"mark": mark(image=OTHER), "table": "gpt"}, "its partitions are gone"),
     ],
 )
 def test_what_is_neither_empty_nor_ours_is_not_touched(
