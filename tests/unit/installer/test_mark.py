@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,27 @@ def test_a_flipped_bit_is_no_mark(made: Mark, position: int, bit: int) -> None:
     content = bytearray(encode(made))
     content[position] ^= 1 << bit
     assert decode(bytes(content)) is None
+
+
+def test_a_mark_comes_after_all_that_was_written_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ISO-04: a disk may keep writes in another order, but none over a flush of its cache."""
+    done: list[str] = []
+    write, flush = os.pwrite, os.fsync
+
+    def pwrite(descriptor: int, content: bytes, offset: int) -> int:
+        done.append("write")
+        return write(descriptor, content, offset)
+
+    def fsync(descriptor: int) -> None:
+        done.append("flush")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "fsync", fsync)
+    marks.write(sparse(tmp_path / "disk", MIB), mark())
+    assert done == ["flush", "write", "flush"]
 
 
 def test_half_a_mark_is_none() -> None:
