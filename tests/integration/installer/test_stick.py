@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pycdlib import PyCdlib
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.installer import published, stick
 from ppn.installer.medium import judged
 from ppn.sshsig import allowed_line, sign
@@ -86,6 +88,41 @@ def test_a_mounted_device_is_refused(attach: Attach, image: Path, tmp_path: Path
     finally:
         subprocess.run(["umount", str(where)], check=True, timeout=60)
     assert f"in use: {where} (device_in_use)" in done.stderr
+
+
+def test_a_device_that_took_the_name_of_another_is_not_written_to(attach: Attach) -> None:
+    """While the name is typed, a stick may be pulled out and another device be plugged in."""
+    device = attach(16)
+    shown = stick.read_target(device)
+    stick.check_unchanged(shown, device)
+    other = replace(shown, disk=replace(shown.disk, serial="another"))
+    with pytest.raises(Refusal) as refused:
+        stick.check_unchanged(other, device)
+    assert refused.value.code == "device_changed"
+
+
+def test_a_device_that_the_kernel_knows_to_be_in_use_is_refused(
+    attach: Attach, image: Path
+) -> None:
+    """As one of several disks of a file system is, of which lsblk names the first alone."""
+    device = attach(16)
+    holder = os.open(device, os.O_RDONLY | os.O_EXCL)
+    try:
+        done = ppn("write", image, device, "--fixed-disk", "--yes-erase", device.name, code=3)
+    finally:
+        os.close(holder)
+    assert "device_in_use" in done.stderr
+    assert not any(device.read_bytes())
+
+
+@pytest.mark.parametrize("words", [["no.iso"], ["image.iso", "--signers", "no"]])
+def test_a_file_that_is_not_there_is_named(
+    attach: Attach, image: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Not the device is at fault, and not the signer."""
+    monkeypatch.chdir(image.parent)
+    done = ppn("write", *words, attach(16), code=2)
+    assert f"'{words[-1]}' does not exist" in " ".join(done.stderr.split())
 
 
 def test_a_file_is_no_device(image: Path) -> None:
