@@ -14,7 +14,7 @@ from lab.topology import NODES, LabNode
 from ppn.installer.settings import Machine, node_of, parse
 
 CONTENT = '{"version": 1}'
-AUTHORITY = f"ssh-ed25519 {'A' * 68} lab\n"
+AUTHORITY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43} lab\n"
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
