@@ -46,6 +46,22 @@ def test_what_is_no_image_enrols_nothing(tmp_path: Path) -> None:
         firmware_memory(tmp_path / "absent.iso", enforced=True)
 
 
+def test_a_damaged_image_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Whichever of the bytes that describe its files is not what it was."""
+    image = tmp_path / "image.iso"
+    write_site(image, CONTENT, None)
+    content = image.read_bytes()
+    refused = 0
+    for position in (at for at, byte in enumerate(content) if byte and at % 3 == 0):
+        image.write_bytes(content[:position] + b"\1" + content[position + 1 :])
+        try:
+            read_file(image, "/site.json")
+        except LabError as error:
+            assert str(image) in error.message
+            refused += 1
+    assert refused
+
+
 def test_console_is_read_as_a_person_sees_it() -> None:
     """Firmware clears the screen and moves the cursor before each line."""
     assert plain(b"\x1b[2J\x1b[01;01H\x1b[=3hBdsDxe: starting\r\n\x1b[?7hppn: a\xff\n") == (
