@@ -150,13 +150,15 @@ def test_settings_are_signed_for_the_installer(tmp_path: Path) -> None:
     public = key.with_suffix(".pub").read_text()
     signers.write_text(allowed_line("operator", public, ("ppn-site",)))
     plain = tmp_path / "plain.json"
-    plain.write_text(json.dumps(site()))
+    # As an editor of another system ends lines: signed and written byte for byte.
+    plain.write_bytes(json.dumps(site(), indent=1).encode().replace(b"\n", b"\r\n"))
     medium = tmp_path / "site.iso"
     out = tmp_path / "out"
     done = ppn("config", plain, "--key", key, "--output", out, "--medium", medium, "--json")
     assert [node["name"] for node in json.loads(done.stdout)["nodes"]] == ["laptop", "spare"]
     settings, signer = judged(out, signers)
     assert (settings.nodes[0].name, signer) == ("laptop", "operator")
+    assert (out / "site.json").read_bytes() == plain.read_bytes()
     assert medium.read_bytes()[0x8028:0x8030] == b"PPN-SITE"
 
 
@@ -172,10 +174,11 @@ def test_settings_of_one_node_come_from_options(tmp_path: Path) -> None:
     assert content["nodes"][0]["match"] == {"macs": ["52:54:00:00:00:03"]}
 
 
-def test_what_the_installer_would_refuse_is_not_signed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [json.dumps(site(nodes=[])).encode(), b"\xff\xfe{}"])
+def test_what_the_installer_would_refuse_is_not_signed(tmp_path: Path, content: bytes) -> None:
     key = keypair(tmp_path, "operator")
     plain = tmp_path / "plain.json"
-    plain.write_text(json.dumps(site(nodes=[])))
+    plain.write_bytes(content)
     done = ppn("config", plain, "--key", key, "--output", tmp_path / "out", code=3)
     assert "settings_malformed" in done.stderr
     assert not (tmp_path / "out").exists()
