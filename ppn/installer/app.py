@@ -142,7 +142,8 @@ def check_unchanged(disk: Disk) -> None:
         Refusal: its name leads to another disk now, or it is not what it was.
     """
     real = Path(disk.path).resolve()
-    found = [looked_at(device) for device in list_devices(real)]
+    # Of one that is gone lsblk tells nothing, and fails.
+    found = [looked_at(device) for device in list_devices(real)] if real.exists() else []
     if found != [disk]:
         raise Refusal(
             f"{disk.title} is not what it was a moment ago",

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ppn.errors import Refusal
+from ppn.installer.app import check_unchanged
 from ppn.installer.disks import (
     GIB,
     DisksUnreadable,
@@ -17,6 +19,7 @@ from ppn.installer.disks import (
     stable_path,
 )
 from ppn.installer.medium import disks_of, site_devices
+from tests.unit.installer.samples import disk
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -115,6 +118,13 @@ def test_a_mediums_disk_is_found_from_its_partition() -> None:
     listed = [entry(children=[PART]), entry(name="sdb")]
     assert disks_of(listed, frozenset({"md0"})) == {"sda"}
     assert disks_of(listed, frozenset({"sdb", "sr0"})) == {"sdb"}
+
+
+def test_a_disk_that_is_gone_has_changed(tmp_path: Path) -> None:
+    """ISO-04: pulled out between the choice and the first write; the console says so."""
+    with pytest.raises(Refusal) as refused:
+        check_unchanged(disk(path=str(tmp_path / "by-id")))
+    assert refused.value.code == "disk_changed"
 
 
 def test_a_disk_that_cannot_be_read_says_so(tmp_path: Path) -> None:
