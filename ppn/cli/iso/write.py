@@ -50,7 +50,8 @@ def write(
 
     if signers is not None:
         signer = published.check(image, signers)
-        typer.echo(f"{image}: signed by {signer}, and every file is as signed", err=True)
+        said = "and every file is as signed; its boot file is judged by `ppn iso verify`"
+        typer.echo(f"{image}: signed by {signer}, {said}", err=True)
     else:
         signer = ""
         typer.echo(f"{image}: not verified, for no --signers say whom you trust", err=True)
