@@ -83,7 +83,7 @@ Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}
 # It stands in messages on the console, where other characters could write anything.
 Text = Annotated[str, Field(pattern=r"^[ -~]{1,128}$")]
 # What the installer itself says of the root; two would not agree.
-OWN_OPTIONS = {"init", "initrd", "ro", "root", "rootflags", "rootfstype", "rw"}
+OWN_OPTIONS = {"boot", "init", "initrd", "rdinit", "ro", "root", "rootflags", "rootfstype", "rw"}
 
 
 def _kernel_option(text: str) -> str:

@@ -103,6 +103,8 @@ def test_the_digest_is_of_this_node_alone() -> None:
         ({"nodes": [node(kernel_options=["a\n"])]}, "kernel_options"),
         ({"nodes": [node(kernel_options=["root=/dev/sdb1"])]}, "the installer's to say"),
         ({"nodes": [node(kernel_options=["init=/bin/sh"])]}, "the installer's to say"),
+        ({"nodes": [node(kernel_options=["rdinit=/bin/sh"])]}, "the installer's to say"),
+        ({"nodes": [node(kernel_options=["boot=nfs"])]}, "the installer's to say"),
         ({"nodes": [node(network=[{"name": "en*", "addresses": ["192.0.2.7"]}])]}, "such as /24"),
         ({"nodes": [node(network=[{"name": "en*", "addresses": [f"{LINES}/64"]}])]}, "a zone"),
         ({"nodes": [node(network=[{"name": "en*", "dns": [LINES]}])]}, "a zone"),
