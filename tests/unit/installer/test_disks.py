@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ppn.errors import Refusal
-from ppn.installer.app import check_unchanged
+from ppn.errors import PpnError, Refusal
+from ppn.installer.app import check_unchanged, settle
 from ppn.installer.disks import (
     GIB,
     DisksUnreadable,
@@ -118,6 +118,19 @@ def test_a_mediums_disk_is_found_from_its_partition() -> None:
     listed = [entry(children=[PART]), entry(name="sdb")]
     assert disks_of(listed, frozenset({"md0"})) == {"sda"}
     assert disks_of(listed, frozenset({"sdb", "sr0"})) == {"sdb"}
+
+
+def test_devices_that_do_not_come_to_rest_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drive that answers late would be overlooked; udev gives up after a while."""
+    program = tmp_path / "udevadm"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PpnError, match="take it out") as failed:
+        settle()
+    assert failed.value.code == "devices_busy"
 
 
 def test_a_disk_that_is_gone_has_changed(tmp_path: Path) -> None:
