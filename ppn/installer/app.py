@@ -96,7 +96,7 @@ def decide(boot: Boot, say: Say) -> Decision:
         say(f"passed over: {found.passed_over}; a second medium goes first")
     node = settings.node_of(found.site, medium.read_machine())
     say(f"this machine is node {node.node.name}")
-    wanted = Wanted(boot.image, node.digest())
+    wanted = Wanted(node.node.name, boot.image, node.digest())
     return Decision(node, wanted, choose(boot, found, node, wanted, say))
 
 

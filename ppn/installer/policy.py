@@ -16,7 +16,9 @@ the refusal says how.
 
 *A node's* is a disk with our mark (`mark`) on which nothing stands but partitions that the mark
 names. The mark alone is not enough: what is installed there later may leave it in its place, with
-no partitions at all. Only an unfinished installation may have none.
+no partitions at all. Only an unfinished installation may have none. It names its node, and another
+node's disk is left alone: a machine whose network card was changed may fit another node's settings,
+and has its VMs on it still.
 """
 
 from __future__ import annotations
@@ -35,8 +37,15 @@ EMPTY_IT = "empty it with `blkdiscard` or `dd if=/dev/zero` from another system"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be installed: root hash of the image, and digest of the node's settings."""
+    """What is to be installed.
 
+    Args:
+        node: the node's name.
+        image: root hash of the image.
+        settings: digest of the node's settings.
+    """
+
+    node: str
     image: str
     settings: str
 
@@ -175,6 +184,9 @@ def judge(disk: Disk, policy: settings.Disk, media: frozenset[str], wanted: Want
         return Verdict(disk, finding="a node's, whose installation did not come to its end")
     if policy.reinstall == "never":
         return Verdict(disk, forbidden="a node's already, and the settings say: reinstall never")
+    if disk.mark is not None and disk.mark.node != wanted.node:
+        whose = f"is node {disk.mark.node}'s, and this machine is to be {wanted.node}"
+        return Verdict(disk, forbidden=whose)
     return Verdict(disk, finding="a node's, from another image or other settings")
 
 

@@ -19,7 +19,7 @@ from ppn.installer.plan import Folders
 from ppn.installer.policy import Choice, Wanted, choose
 from tests.integration.installer.conftest import Attach
 
-WANTED = Wanted("a" * 64, "b" * 64)
+WANTED = Wanted("n", "a" * 64, "b" * 64)
 MIB = 10 * 1024
 
 

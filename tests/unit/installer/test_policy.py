@@ -147,6 +147,15 @@ def test_a_node_of_another_image_is_installed_anew_when_that_is_allowed(
     assert "reinstall never" in refused(found, policy=NEVER).message
 
 
+def test_another_nodes_disk_is_not_touched() -> None:
+    """ISO-04: a machine with a new network card may be another node to the settings."""
+    error = refused(made_by(mark(node="server1", settings=OTHER)))
+    assert error.code == "disk_not_empty"
+    assert "is node server1's, and this machine is to be laptop" in error.message
+    unfinished = made_by(mark(node="server1", state=State.UNFINISHED))
+    assert choose([unfinished], ANY, NO_MEDIA, WANTED).disk == unfinished
+
+
 @pytest.mark.parametrize("found", [made_by(UNFINISHED), disk(blank=False, mark=UNFINISHED)])
 def test_an_interrupted_installation_starts_over(found: Disk) -> None:
     """ISO-04: also where a disk that has been installed is never to be installed anew."""
@@ -184,7 +193,9 @@ DISKS = st.builds(
     partitions=st.lists(PARTITION, max_size=3).map(tuple),
     used_by=st.sampled_from([(), (), ("/mnt",)]),
     blank=st.booleans(),
-    mark=st.one_of(st.none(), st.just(mark()), st.just(UNFINISHED), st.just(mark(image=OTHER))),
+    mark=st.sampled_from(
+        [None, mark(), UNFINISHED, mark(image=OTHER), mark(node="server1", settings=OTHER)]
+    ),
 )
 POLICIES = st.builds(
     settings.Disk,
@@ -218,6 +229,7 @@ def test_never_a_disk_that_is_neither_empty_nor_ours(
     )
     if taken.mark is not None and taken.mark.state is State.COMPLETE and not choice.installed:
         assert policy.reinstall == "allowed"
+        assert taken.mark.node == WANTED.node
     if choice.installed:
         assert taken.mark is not None
         assert taken.mark.settings == SETTINGS
