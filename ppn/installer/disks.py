@@ -188,7 +188,7 @@ def disk_of(device: Mapping[str, Any], path: str) -> Disk:
             removable=bool(device["rm"]) or transport == "usb",
             read_only=bool(device["ro"]),
             table=_text(device, "pttype"),
-            content=_text(device, "fstype"),
+            content=_holds(device),
             partitions=partitions,
             used_by=tuple(sorted(set(users(device)))),
         )

@@ -39,10 +39,13 @@ class Target:
     @property
     def lines(self) -> list[str]:
         """The device as a person is to recognise it: itself, then what is on it."""
-        on_it = [f"  {one.name}: {one.content or one.label or '-'}" for one in self.disk.partitions]
-        used = [f"  in use: {user}" for user in self.disk.used_by]
-        kind = "removable" if self.disk.removable else "fixed"
-        return [f"{self.disk.title} ({self.disk.transport or self.kind}, {kind})", *on_it, *used]
+        disk = self.disk
+        # A stick need have no partitions.
+        on_it = [f"  {disk.name}: {disk.content}"] if disk.content else []
+        on_it += [f"  {one.name}: {one.content or one.label or '-'}" for one in disk.partitions]
+        used = [f"  in use: {user}" for user in disk.used_by]
+        kind = "removable" if disk.removable else "fixed"
+        return [f"{disk.title} ({disk.transport or self.kind}, {kind})", *on_it, *used]
 
 
 def read_target(device: Path) -> Target:

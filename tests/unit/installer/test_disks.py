@@ -19,6 +19,7 @@ from ppn.installer.disks import (
     stable_path,
 )
 from ppn.installer.medium import disks_of, site_devices
+from ppn.installer.stick import Target
 from tests.unit.installer.samples import disk
 
 
@@ -53,6 +54,17 @@ def test_a_disk_with_what_is_on_it() -> None:
     assert (disk.model, disk.serial, disk.size) == ("Model A", "", 16 * GIB)
     assert disk.partitions == (Partition("sda1", "u-1", "", "ext4 'home'"),)
     assert disk.used_by == ("/srv", "raid1 md0")
+
+
+def test_a_stick_is_shown_with_what_is_on_it() -> None:
+    """Before its name is asked for: by its label a person knows it, with partitions or without."""
+    photos = {"fstype": "ext4", "label": "photos"}
+    bare = Target(disk_of(entry(rm=True, **photos), "/dev/sda"), "disk")
+    assert bare.lines == ["sda 16.0 GiB Model A (sata, removable)", "  sda: ext4 'photos'"]
+    parted = Target(
+        disk_of(entry(children=[entry(name="sda1", type="part", **photos)]), ""), "disk"
+    )
+    assert parted.lines == ["sda 16.0 GiB Model A (sata, fixed)", "  sda1: ext4 'photos'"]
 
 
 @pytest.mark.parametrize("changes", [{"rm": True}, {"tran": "usb"}])
