@@ -70,8 +70,7 @@ def do(action: Action, disk: Path, say: Say) -> None:
             if action.shown:
                 say(done.stdout or done.stderr)
         case Appear():
-            appear(action.devices, action.seconds)
-            check_on_disk(action.devices, action.disk)
+            appear(action.devices, action.disk, action.seconds)
         case WriteFiles():
             write_files(action.folder, action.files)
         case CopyTree():
@@ -87,36 +86,32 @@ ENVIRONMENT = {
 }
 
 
-def appear(devices: Sequence[Path], seconds: float) -> None:
-    """Wait until devices are there.
+def appear(devices: Sequence[Path], disk: Path, seconds: float, sys: Path = SYS) -> None:
+    """Wait until partitions are there, and their names lead to this disk's own.
+
+    Args:
+        devices: the partitions; another disk's may have the same UUIDs, and so these names.
+        disk: the device that they must be on.
+        seconds: how long to wait.
+        sys: where the kernel tells of devices by their numbers.
 
     Raises:
         PpnError: one was not there in time.
     """
     end = time.monotonic() + seconds
-    while missing := [path for path in devices if not path.exists()]:
+    while missing := [path for path in devices if not is_on(path, disk, sys)]:
         if time.monotonic() > end:
-            raise PpnError(f"{missing[0]} did not appear within {seconds:.0f} s")
+            raise PpnError(f"{missing[0]} was no partition of {disk} within {seconds:.0f} s")
         time.sleep(0.1)
 
 
-def check_on_disk(partitions: Sequence[Path], disk: Path, sys: Path = SYS) -> None:
-    """Make sure that names of partitions lead to a disk's own: another's may have the same UUIDs.
-
-    Args:
-        partitions: their devices.
-        disk: the device that they must be on.
-        sys: where the kernel tells of devices by their numbers.
-
-    Raises:
-        PpnError: one is on another disk.
-        OSError: the kernel does not know one.
-    """
-    whole = _number(disk)
-    for path in partitions:
-        found = ((sys / _number(path)).resolve().parent / "dev").read_text().strip()
-        if found != whole:
-            raise PpnError(f"{path} is a partition of device {found}, not of {disk} ({whole})")
+def is_on(partition: Path, disk: Path, sys: Path) -> bool:
+    """Whether a device is a partition of a disk; not while either comes or goes."""
+    try:
+        whole = ((sys / _number(partition)).resolve().parent / "dev").read_text().strip()
+        return whole == _number(disk)
+    except OSError:
+        return False
 
 
 def _number(device: Path) -> str:

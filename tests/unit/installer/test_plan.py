@@ -11,7 +11,7 @@ import pytest
 
 from ppn.errors import PpnError
 from ppn.installer import render
-from ppn.installer.execute import carry_out, check_on_disk, write_files
+from ppn.installer.execute import appear, carry_out, write_files
 from ppn.installer.mark import PARTITIONS, State
 from ppn.installer.plan import Action, Folders, PutMark, Run, Step, WriteFiles, installation
 from ppn.installer.render import File, node_files
@@ -90,9 +90,10 @@ def test_partitions_of_another_disk_with_the_same_uuids_are_not_written_to(tmp_p
         (tmp_path / disks[device]).symlink_to(tmp_path / folder)
     (tmp_path / "sda/dev").write_text(f"{disks[null]}\n")
     (tmp_path / "sdb/dev").write_text("8:16\n")
-    check_on_disk([zero], null, tmp_path)
-    with pytest.raises(PpnError, match="/dev/full is a partition of device 8:16, not of /dev/null"):
-        check_on_disk([zero, full], null, tmp_path)
+    appear([zero], null, 0, tmp_path)
+    for other in (full, tmp_path / "gone"):
+        with pytest.raises(PpnError, match=f"{other} was no partition of /dev/null"):
+            appear([zero, other], null, 0, tmp_path)
 
 
 def test_the_boot_loader_comes_after_all_else_is_on_the_disk() -> None:
