@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycdlib import PyCdlib
-from pycdlib.pycdlibexception import PyCdlibException
 
 from iso.build import build
 from iso.keys import Keys, make
@@ -24,6 +23,7 @@ from lab.topology import LabNode
 from ppn import sshsig
 from ppn.durable import write_atomic
 from ppn.installer.medium import SETTINGS, SIGNATURE, SITE_LABEL
+from ppn.installer.published import UNREADABLE
 from ppn.installer.signature import NAMESPACE
 from ppn.iso9660 import volume
 
@@ -68,7 +68,7 @@ def find_file(image: Path, path: str) -> tuple[int, int]:
             iso.open_fp(file)
             record = iso.get_record(rr_path=path)
             return record.extent_location() * SECTOR, record.get_data_length()
-    except (OSError, PyCdlibException) as error:
+    except (*UNREADABLE, OSError) as error:
         raise LabError(
             f"{image} is no provisioning image: it has no {path} ({error})",
             hint="build one with `scripts/iso build`",

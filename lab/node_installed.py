@@ -27,6 +27,8 @@ INSTALL_SECONDS = 2400
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>])|\r")
 # What the image says of each end it can come to, and of every step.
 INSTALLED = "ppn-installer: INSTALLED"
+# The second, when the lab was interrupted between the last step and the machine's restart.
+WELL = (INSTALLED, "ppn-installer: ALREADY INSTALLED")
 ENDED = re.compile(r"ppn: the machine waits here|ppn-installer: halted")
 SAID = re.compile(r"ppn(?:-installer)?: (.*)")
 
@@ -77,7 +79,7 @@ def install(node: LabNode, paths: NodePaths, medium: Medium, shown: Step) -> Non
         text = plain(line.encode()).strip()
         if found := SAID.match(text):
             shown.detail(found[1])
-        said = said or text.startswith(INSTALLED)
+        said = said or text.startswith(WELL)
         if ENDED.search(text):
             # It would wait for a person, and there is none.
             with suppress(LabError):

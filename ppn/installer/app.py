@@ -19,7 +19,7 @@ from ppn.installer.medium import Boot, Found
 from ppn.installer.plan import Folders, installation
 from ppn.installer.policy import Choice, Wanted
 from ppn.installer.settings import NodeSettings
-from ppn.run import run
+from ppn.run import CommandFailed, run
 
 RUN = Path("/run/ppn")
 SETTLE_SECONDS = 60.0
@@ -50,7 +50,7 @@ def install(say: Say) -> None:
     """
     boot = medium.read_boot(RUN, medium.kernel_command_line())
     say(f"ppn {__version__}, image {boot.image[:16]}")
-    run(["udevadm", "settle", "--timeout=30"], timeout=SETTLE_SECONDS)
+    settle()
     decision = decide(boot, say)
     name = decision.node.node.name
     disk = decision.choice.disk
@@ -61,6 +61,22 @@ def install(say: Say) -> None:
         write(decision, boot, say)
         say(f"INSTALLED node {name} on {disk.title}")
     start_disk(decision.choice, boot.power_off, say)
+
+
+def settle() -> None:
+    """Wait until udev has looked at every device that the kernel knows.
+
+    Raises:
+        PpnError: it has not come to an end; a medium or a disk could be overlooked.
+    """
+    try:
+        run(["udevadm", "settle", "--timeout=30"], timeout=SETTLE_SECONDS)
+    except CommandFailed as error:
+        raise PpnError(
+            f"the machine's devices do not come to rest: {error.message}",
+            code="devices_busy",
+            hint="a broken drive keeps the others waiting: take it out, and start again",
+        ) from error
 
 
 def decide(boot: Boot, say: Say) -> Decision:
@@ -80,7 +96,7 @@ def decide(boot: Boot, say: Say) -> Decision:
         say(f"passed over: {found.passed_over}; a second medium goes first")
     node = settings.node_of(found.site, medium.read_machine())
     say(f"this machine is node {node.node.name}")
-    wanted = Wanted(boot.image, node.digest())
+    wanted = Wanted(node.node.name, boot.image, node.digest())
     return Decision(node, wanted, choose(boot, found, node, wanted, say))
 
 
@@ -142,7 +158,8 @@ def check_unchanged(disk: Disk) -> None:
         Refusal: its name leads to another disk now, or it is not what it was.
     """
     real = Path(disk.path).resolve()
-    found = [looked_at(device) for device in list_devices(real)]
+    # Of one that is gone lsblk tells nothing, and fails.
+    found = [looked_at(device) for device in list_devices(real)] if real.exists() else []
     if found != [disk]:
         raise Refusal(
             f"{disk.title} is not what it was a moment ago",

@@ -12,7 +12,6 @@ ACTIVE = Path("/sys/class/tty/console/active")
 PREFIX = "ppn-installer: "
 # A serial line to which nobody listens may take nothing; the installation goes on.
 PATIENCE_SECONDS = 5.0
-WIDTH = 100
 
 Say = Callable[[str], None]
 

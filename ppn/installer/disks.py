@@ -17,6 +17,10 @@ from ppn.run import run
 
 SECONDS = 60.0
 MIB = 1024**2
+# Most disks' first partition begins at 1 MiB, and what it holds is told at its head.
+HEAD, TAIL = 4 * MIB, MIB
+# Between these: this many places, one block each.
+PLACES, BLOCK = 128, 4096
 GIB = 1024**3
 COLUMNS = (
     "NAME,PATH,TYPE,SIZE,RO,RM,MODEL,SERIAL,TRAN,FSTYPE,LABEL,PTTYPE,PARTUUID,PARTLABEL,MOUNTPOINTS"
@@ -58,7 +62,7 @@ class Disk:
         content: kind of file system, RAID, LVM or encryption on the whole disk; empty without.
         partitions: what the kernel found in its table.
         used_by: mount points, and devices that are built on it.
-        blank: whether its first and last MiB are zeros throughout.
+        blank: whether all that was read of it is zeros: its head, its tail, and places between.
         mark: what an installer of ours left on it.
         fault: why it could not be looked at; empty when it could.
     """
@@ -184,7 +188,7 @@ def disk_of(device: Mapping[str, Any], path: str) -> Disk:
             removable=bool(device["rm"]) or transport == "usb",
             read_only=bool(device["ro"]),
             table=_text(device, "pttype"),
-            content=_text(device, "fstype"),
+            content=_holds(device),
             partitions=partitions,
             used_by=tuple(sorted(set(users(device)))),
         )
@@ -221,19 +225,48 @@ def probe(device: Path) -> tuple[str, str]:
 
 
 def look(device: Path, size: int) -> tuple[bool, Mark | None]:
-    """Whether a device's first and last MiB are zeros, and the mark that is on it.
+    """Whether zeros alone are found on a device, and the mark that is on it.
+
+    Args:
+        device: its path.
+        size: in bytes.
 
     Raises:
         OSError: it cannot be read.
     """
     descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        first = os.pread(descriptor, MIB, 0)
-        last = os.pread(descriptor, MIB, max(0, size - MIB))
+        first = _read(descriptor, 0, min(HEAD, size))
+        blank = all(
+            block == bytes(len(block))
+            for block in (first, *(_read(descriptor, at, length) for at, length in places(size)))
+        )
     finally:
         os.close(descriptor)
-    found = mark.decode(first[mark.OFFSET : mark.OFFSET + mark.SIZE])
-    return not (any(first) or any(last)), found
+    return blank, mark.decode(first[mark.OFFSET : mark.OFFSET + mark.SIZE])
+
+
+def places(size: int) -> Iterator[tuple[int, int]]:
+    """Where an empty disk is looked at behind its head: offset and length, both in bytes.
+
+    A table that was wiped leaves its partitions where they are, with zeros at both ends of the disk
+    as if it were new. A few reads all over it find those that hold anything to speak of.
+
+    Args:
+        size: of the disk, in bytes.
+    """
+    yield max(0, size - TAIL), min(TAIL, size)
+    apart = (size - TAIL - HEAD) // PLACES
+    if apart >= BLOCK:
+        yield from ((HEAD + number * apart // BLOCK * BLOCK, BLOCK) for number in range(PLACES))
+
+
+def _read(descriptor: int, offset: int, length: int) -> bytes:
+    content = os.pread(descriptor, length, offset)
+    # What a bad sector cuts short tells nothing of the rest.
+    if len(content) != length:
+        raise OSError(f"only {len(content)} of {length} bytes at {offset} can be read")
+    return content
 
 
 def stable_path(dev: Path, device: str) -> str:

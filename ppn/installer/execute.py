@@ -16,6 +16,7 @@ from ppn.installer.plan import Action, Appear, CopyTree, PutMark, Run, Step, Wri
 from ppn.installer.render import File
 from ppn.run import run
 
+SYS = Path("/sys/dev/block")
 LOOK_SECONDS = 0.5
 # What the console tells of a copy: each further ten of a hundred.
 TOLD_PERCENT = 10
@@ -69,7 +70,7 @@ def do(action: Action, disk: Path, say: Say) -> None:
             if action.shown:
                 say(done.stdout or done.stderr)
         case Appear():
-            appear(action.devices, action.seconds)
+            appear(action.devices, action.disk, action.seconds)
         case WriteFiles():
             write_files(action.folder, action.files)
         case CopyTree():
@@ -85,17 +86,38 @@ ENVIRONMENT = {
 }
 
 
-def appear(devices: Sequence[Path], seconds: float) -> None:
-    """Wait until devices are there.
+def appear(devices: Sequence[Path], disk: Path, seconds: float, sys: Path = SYS) -> None:
+    """Wait until partitions are there, and their names lead to this disk's own.
+
+    Args:
+        devices: the partitions; another disk's may have the same UUIDs, and so these names.
+        disk: the device that they must be on.
+        seconds: how long to wait.
+        sys: where the kernel tells of devices by their numbers.
 
     Raises:
         PpnError: one was not there in time.
     """
     end = time.monotonic() + seconds
-    while missing := [path for path in devices if not path.exists()]:
+    while missing := [path for path in devices if not is_on(path, disk, sys)]:
         if time.monotonic() > end:
-            raise PpnError(f"{missing[0]} did not appear within {seconds:.0f} s")
+            raise PpnError(f"{missing[0]} was no partition of {disk} within {seconds:.0f} s")
         time.sleep(0.1)
+
+
+def is_on(partition: Path, disk: Path, sys: Path) -> bool:
+    """Whether a device is a partition of a disk; not while either comes or goes."""
+    try:
+        whole = ((sys / _number(partition)).resolve().parent / "dev").read_text().strip()
+        return whole == _number(disk)
+    except OSError:
+        return False
+
+
+def _number(device: Path) -> str:
+    """A device's number as the kernel writes it."""
+    number = device.stat().st_rdev
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 def write_files(folder: Path, files: Mapping[str, File]) -> None:

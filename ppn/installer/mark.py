@@ -114,6 +114,8 @@ def write(disk: Path, mark: Mark) -> None:
     content = encode(mark)
     descriptor = os.open(disk, os.O_WRONLY | os.O_CLOEXEC)
     try:
+        # What was written before it is on the disk before it, whatever the disk's own cache does.
+        os.fsync(descriptor)
         written = os.pwrite(descriptor, content, OFFSET)
         if written != len(content):
             raise OSError(f"{disk} took {written} of {len(content)} bytes")

@@ -18,6 +18,7 @@ from ppn.installer.mark import PARTITIONS, Mark, State
 from ppn.installer.render import File
 
 MINUTE = 60.0
+HALF_HOUR = 30 * MINUTE
 ESP, DATA = render.ESP_MOUNT, render.DATA_MOUNT
 BY_UUID = Path("/dev/disk/by-partuuid")
 LABEL_OF_FAT = "PPN-ESP"
@@ -51,9 +52,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Appear:
-    """Wait until devices are there."""
+    """Wait until partitions are there, and make sure that they are this disk's.
+
+    Args:
+        devices: the partitions.
+        disk: the device that they must be on.
+        seconds: how long to wait.
+    """
 
     devices: tuple[Path, ...]
+    disk: Path
     seconds: float = MINUTE
 
 
@@ -128,20 +136,18 @@ def installation(
             (
                 Run(repart(disk, mark, folders, dry=False), 5 * MINUTE),
                 Run(("udevadm", "settle", "--timeout=30")),
-                Appear(tuple(device(mark, label) for label in PARTITIONS)),
+                Appear(tuple(device(mark, label) for label in PARTITIONS), Path(disk.path)),
             ),
         ),
         Step("Make the file systems", tuple(map(Run, file_systems(mark), (10 * MINUTE,) * 3))),
         Step("Mount them", tuple(map(Run, mounts(mark, folders)))),
         Step("Copy the system", (CopyTree(root, folders.target),)),
         Step("Write this node's settings", settle_in(files, folders.target)),
-        Step("Make the start-up file system", (Run(initrd(kernel, folders), 30 * MINUTE),)),
+        Step("Make the start-up file system", (Run(initrd(kernel, folders), HALF_HOUR),)),
         Step(
             "Add the kernel to the boot menu", (Run(kernel_install(kernel, folders), 5 * MINUTE),)
         ),
-        Step(
-            "Write everything to the disk", (Run(("sync", "-f", str(folders.target)), 10 * MINUTE),)
-        ),
+        Step("Write everything to the disk", (Run(sync(folders), HALF_HOUR),)),
         Step("Install the boot loader", (Run(boot_loader(folders), MINUTE),)),
         Step(
             "Unmount",
@@ -233,6 +239,11 @@ def kernel_install(kernel: str, folders: Folders) -> tuple[str, ...]:
     """The call that puts the kernel into the boot loader's list, as Debian's updates will do."""
     words = ("kernel-install", "add", kernel, f"/boot/vmlinuz-{kernel}")
     return ("chroot", str(folders.target), *words)
+
+
+def sync(folders: Folders) -> tuple[str, ...]:
+    """The call that writes out all three file systems; the last one flushes the disk's cache."""
+    return ("sync", "-f", *(f"{folders.target}{where}" for where in (ESP, DATA, "/")))
 
 
 def boot_loader(folders: Folders) -> tuple[str, ...]:

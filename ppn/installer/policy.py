@@ -6,14 +6,19 @@ A disk is taken when it is the only one that the settings mean, and is empty or 
 Two disks that are meant are one too many, even when one of them holds something: who did not think
 of the second disk has not chosen between them either.
 
-*Empty* is a disk on which libblkid finds nothing **and** whose first and last MiB are zeros. The
-first alone is not enough: a disk whose headers were wiped, by mistake or by `wipefs`, holds its
-data still, as does one that a database uses raw or that is encrypted without a header, and
-libblkid finds nothing on any of them. New disks, and disks that were emptied with `blkdiscard`, are
-zeros. Who wants another one taken empties it first; the refusal says how.
+*Empty* is a disk on which libblkid finds nothing **and** of which all that was read is zeros: its
+head and tail, and places all over it (`disks.places`). The first alone is not enough: a disk whose
+headers were wiped, by mistake or by `wipefs`, holds its data still, as does one that a database
+uses raw or that is encrypted without a header, and libblkid finds nothing on any of them. The ends
+alone are not enough: one whose partition table was zeroed has nothing else there. New disks, and
+disks that were emptied with `blkdiscard`, are zeros. Who wants another one taken empties it first;
+the refusal says how.
 
 *A node's* is a disk with our mark (`mark`) on which nothing stands but partitions that the mark
-names. The mark alone is not enough: what is installed there later may leave it in its place.
+names. The mark alone is not enough: what is installed there later may leave it in its place, with
+no partitions at all. Only an unfinished installation may have none. It names its node, and another
+node's disk is left alone: a machine whose network card was changed may fit another node's settings,
+and has its VMs on it still.
 """
 
 from __future__ import annotations
@@ -32,8 +37,15 @@ EMPTY_IT = "empty it with `blkdiscard` or `dd if=/dev/zero` from another system"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be installed: root hash of the image, and digest of the node's settings."""
+    """What is to be installed.
 
+    Args:
+        node: the node's name.
+        image: root hash of the image.
+        settings: digest of the node's settings.
+    """
+
+    node: str
     image: str
     settings: str
 
@@ -117,7 +129,32 @@ def choose(
             constraint="disk policy",
             hint=f"when nothing on it is needed any more, {EMPTY_IT}",
         )
+    if copies := copies_of(one.disk, disks):
+        raise Refusal(
+            f"{' and '.join(copies)} has the same partitions as the disk that is meant: {lines}",
+            code="disk_copied",
+            constraint="disk policy",
+            hint="take the copy out of the machine: its partitions could be taken for the disk's",
+        )
     return Choice(one.disk, is_installed(one.disk, wanted))
+
+
+def copies_of(disk: Disk, disks: Sequence[Disk]) -> list[str]:
+    """Names of the other disks that have partitions with the UUIDs of this node's disk.
+
+    A copy of a node's disk may be a backup. Partitions are found by their UUIDs, here and by the
+    installed system, so the copy's would be written to in place of the disk's.
+
+    Args:
+        disk: a node's, or an empty one.
+        disks: all disks of the machine.
+    """
+    made = {str(one) for one in disk.mark.partitions} if disk.mark is not None else set()
+    return [
+        other.name
+        for other in disks
+        if other is not disk and any(one.uuid.lower() in made for one in other.partitions)
+    ]
 
 
 def judge(disk: Disk, policy: settings.Disk, media: frozenset[str], wanted: Wanted) -> Verdict:
@@ -147,6 +184,9 @@ def judge(disk: Disk, policy: settings.Disk, media: frozenset[str], wanted: Want
         return Verdict(disk, finding="a node's, whose installation did not come to its end")
     if policy.reinstall == "never":
         return Verdict(disk, forbidden="a node's already, and the settings say: reinstall never")
+    if disk.mark is not None and disk.mark.node != wanted.node:
+        whose = f"is node {disk.mark.node}'s, and this machine is to be {wanted.node}"
+        return Verdict(disk, forbidden=whose)
     return Verdict(disk, finding="a node's, from another image or other settings")
 
 
@@ -190,7 +230,10 @@ def why_not_ours(disk: Disk) -> str:
     if disk.mark is None:
         if disk.table:
             return f"has a partition table ({disk.table})"
-        return "its first or last MiB is not zero: it may hold data without a header"
+        return "what was read of it is not zero: it may hold data without a header"
+    if disk.mark.state is State.COMPLETE and not disk.partitions:
+        # Whoever took the table away may have put something else there, or want the node's back.
+        return "was a node's, and its partitions are gone: it may hold data without a header"
     if disk.table not in ("", "gpt"):
         return f"has a partition table of another kind ({disk.table})"
     return ""

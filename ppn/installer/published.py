@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 from pathlib import Path
 
 from pycdlib import PyCdlib
@@ -20,6 +21,8 @@ from ppn.errors import Refusal
 NAMESPACE = "ppn-iso"
 MANIFEST = "ppn/manifest.json"
 MOST_BYTES = 16 * 1024**2
+# What the reader of ISO files ends with when it meets one that is damaged.
+UNREADABLE = (PyCdlibException, struct.error, IndexError, ValueError)
 
 
 def check(image: Path, signers: Path) -> str:
@@ -47,7 +50,7 @@ def check(image: Path, signers: Path) -> str:
             opened.close()
     except sshsig.SignatureWrong as error:
         raise _refusal(f"{image}: its manifest {error.message}", f"image_{error.code}") from error
-    except (PyCdlibException, OSError, ValueError, KeyError, TypeError) as error:
+    except (*UNREADABLE, OSError, KeyError, TypeError) as error:
         raise _refusal(f"{image} is no whole image: {error}", "image_damaged") from error
     return signer
 

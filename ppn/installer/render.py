@@ -160,12 +160,6 @@ def _network(link: Link) -> str:
     return "\n".join(lines) + "\n"
 
 
-INITRD = """# The drivers of this machine, and those that are listed in ../modules.
-MODULES=dep
-COMPRESS=zstd
-COMPRESSLEVEL=3
-"""
-
 SSHD = f"""# Who holds a certificate of the operator's authority may log in, and nobody else.
 TrustedUserCAKeys {USER_CA}
 AuthorizedKeysFile none

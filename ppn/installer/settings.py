@@ -11,7 +11,9 @@ import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ppn.errors import Refusal
 from ppn.inventory.pool import DEFAULT_INTERFACE, DEFAULT_PORT, DEFAULT_RANGE, KEEPER_PORT
@@ -51,15 +53,37 @@ def _endpoint(text: str) -> str:
 def _ssh_key(text: str) -> str:
     if not SSH_KEY.fullmatch(text):
         raise ValueError("not one line of an SSH public key, as a file *.pub holds it")
+    try:
+        load_ssh_public_key(text.encode("ascii"))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        # sshd would take nobody's certificate, and nobody could log in to mend it.
+        raise ValueError(f"no whole SSH public key: {error}") from error
     return text
 
 
+def _unscoped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    # Python takes anything for a zone, line ends too, and this goes into a file of lines.
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError("an address with a zone (%), which is none of a site's")
+    return address
+
+
+def _with_length(text: object) -> object:
+    if isinstance(text, str) and "/" not in text:
+        raise ValueError("an address without the length of its network's prefix, such as /24")
+    return text
+
+
+Address = Annotated[IPv4Address | IPv6Address, AfterValidator(_unscoped)]
+OwnAddress = Annotated[
+    IPv4Interface | IPv6Interface, BeforeValidator(_with_length), AfterValidator(_unscoped)
+]
 Mac = Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 # It stands in messages on the console, where other characters could write anything.
 Text = Annotated[str, Field(pattern=r"^[ -~]{1,128}$")]
 # What the installer itself says of the root; two would not agree.
-OWN_OPTIONS = {"init", "initrd", "ro", "root", "rootflags", "rootfstype", "rw"}
+OWN_OPTIONS = {"boot", "init", "initrd", "rdinit", "ro", "root", "rootflags", "rootfstype", "rw"}
 
 
 def _kernel_option(text: str) -> str:
@@ -87,9 +111,7 @@ class Match(Wire):
 
     macs: Annotated[tuple[Mac, ...], Field(max_length=32)] = ()
     serial: Text | None = None
-    uuid: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")] | None = (
-        None
-    )
+    uuid: Uuid | None = None
     default: bool = False
 
     @model_validator(mode="after")
@@ -112,9 +134,9 @@ class Link(Wire):
 
     mac: Mac | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._-]{1,15}$")] | None = None
-    addresses: Annotated[tuple[IPv4Interface | IPv6Interface, ...], Field(max_length=16)] = ()
-    gateway: IPv4Address | IPv6Address | None = None
-    dns: Annotated[tuple[IPv4Address | IPv6Address, ...], Field(max_length=4)] = ()
+    addresses: Annotated[tuple[OwnAddress, ...], Field(max_length=16)] = ()
+    gateway: Address | None = None
+    dns: Annotated[tuple[Address, ...], Field(max_length=4)] = ()
 
     @model_validator(mode="after")
     def _whole(self) -> Link:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppn import sshsig
-from ppn.errors import PpnError, Refusal
+from ppn.errors import Refusal
 from ppn.sshsig import MOST_BYTES, SignatureWrong, Wrong
 
 __all__ = ["MOST_BYTES", "NAMESPACE", "verify"]
@@ -42,16 +42,17 @@ def verify(content: bytes, signature: bytes | None, signers: Path) -> str:
 
     Raises:
         Refusal: unsigned, a damaged signature, one for another purpose, of a signer who is not
-            trusted, or of other content; each with a code of its own.
-        PpnError: there are no signers to judge by, or ssh-keygen does not end.
+            trusted, or of other content; or there are no signers to judge by. Each has a code of
+            its own.
+        PpnError: ssh-keygen is missing or does not end.
     """
     if not signature:
         raise _refusal("are not signed", "settings_unsigned", "sign them with `ppn iso config`")
     if not signers.is_file():
-        raise PpnError(
-            f"{signers} is missing: nothing says whose settings are trusted",
-            code="trust_missing",
-            hint="build the image with the operator's keys: `ppn iso build --keys FOLDER`",
+        raise _refusal(
+            "cannot be judged: this image was built without anybody's key to trust",
+            "trust_missing",
+            "build it with the operator's keys: `ppn iso build --keys FOLDER`",
         )
     # ssh-keygen judges text; this keeps it the very bytes that were read.
     if not content.isascii():

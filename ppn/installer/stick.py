@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -38,10 +39,13 @@ class Target:
     @property
     def lines(self) -> list[str]:
         """The device as a person is to recognise it: itself, then what is on it."""
-        on_it = [f"  {one.name}: {one.content or one.label or '-'}" for one in self.disk.partitions]
-        used = [f"  in use: {user}" for user in self.disk.used_by]
-        kind = "removable" if self.disk.removable else "fixed"
-        return [f"{self.disk.title} ({self.disk.transport or self.kind}, {kind})", *on_it, *used]
+        disk = self.disk
+        # A stick need have no partitions.
+        on_it = [f"  {disk.name}: {disk.content}"] if disk.content else []
+        on_it += [f"  {one.name}: {one.content or one.label or '-'}" for one in disk.partitions]
+        used = [f"  in use: {user}" for user in disk.used_by]
+        kind = "removable" if disk.removable else "fixed"
+        return [f"{disk.title} ({disk.transport or self.kind}, {kind})", *on_it, *used]
 
 
 def read_target(device: Path) -> Target:
@@ -125,6 +129,24 @@ def confirm(target: Target, said: str) -> None:
         )
 
 
+def check_unchanged(target: Target, device: Path) -> None:
+    """Look at a device once more: while its name was asked for, another may have come to bear it.
+
+    Args:
+        target: what was shown.
+        device: as it was named.
+
+    Raises:
+        Refusal: it is another one, or not as it was.
+    """
+    if read_target(device) != target:
+        raise _refusal(
+            f"{device} is not what it was when it was shown: nothing was written",
+            "device_changed",
+            "leave the devices alone, and begin again",
+        )
+
+
 def write(image: Path, device: Path, far: Far) -> str:
     """Write an image onto a device; it is on it for good when this returns.
 
@@ -137,7 +159,8 @@ def write(image: Path, device: Path, far: Far) -> str:
         SHA-256 of what was written, in hex.
 
     Raises:
-        OSError: somebody uses the device, or it fails.
+        Refusal: somebody uses the device.
+        OSError: it fails.
     """
     digest, written = hashlib.sha256(), 0
     with image.open("rb") as source, _opened(device, os.O_WRONLY | os.O_EXCL) as target:
@@ -181,7 +204,17 @@ def read_back(device: Path, size: int, far: Far) -> str:
 
 @contextmanager
 def _opened(device: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(device, flags | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(device, flags | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        # Not by this system's mount points: a file system of several disks, or another container.
+        raise _refusal(
+            f"{device} is in use, though lsblk does not say by whom: nothing was written",
+            "device_in_use",
+            "find out what uses it, before you think of it as the one you mean",
+        ) from error
     try:
         yield descriptor
     finally:

@@ -109,7 +109,7 @@ SETTINGS = json.dumps(
     {
         "version": 1,
         "nodes": [{"name": "n1", "match": {"default": True}}],
-        "ssh_ca_keys": [f"ssh-ed25519 {'A' * 68}"],
+        "ssh_ca_keys": [f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"],
     }
 )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ppn.installer.settings import Node, Site
 
 File = Annotated[
-    typer.FileText | None,
+    typer.FileBinaryRead | None,
     typer.Argument(metavar="[FILE]", help="Settings as JSON (docs/installing.md); - for stdin."),
 ]
 Key = Annotated[
@@ -92,13 +92,16 @@ def config(
         typer.echo(f"written  {path}")
 
 
-def _from(file: typer.FileText | None, options: dict[str, Any]) -> bytes:
+def _from(file: typer.FileBinaryRead | None, options: dict[str, Any]) -> bytes:
     """The settings' bytes, from a file or from options."""
     import json
 
+    from ppn.installer.settings import MOST_BYTES
+
     given = any(options[name] for name in ("name", "macs", "mesh_address", "authorities"))
     if file is not None and not (given or any(options["relay"])):
-        return file.read().encode("utf-8")
+        # One byte more than may be is refused for its length.
+        return file.read(MOST_BYTES + 1)
     if file is not None or options["name"] is None:
         raise Refusal(
             "give the settings as FILE, or as options with --node",

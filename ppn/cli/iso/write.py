@@ -10,7 +10,9 @@ import typer
 from ppn.cli.output import AsJson, print_json, working
 from ppn.errors import PpnError, Refusal
 
-Image = Annotated[Path, typer.Argument(metavar="ISO", help="The image file.")]
+Image = Annotated[
+    Path, typer.Argument(metavar="ISO", help="The image file.", exists=True, dir_okay=False)
+]
 Device = Annotated[Path, typer.Argument(metavar="DEVICE", help="The whole stick, as /dev/sdb.")]
 Confirmed = Annotated[
     str | None,
@@ -19,7 +21,11 @@ Confirmed = Annotated[
 Fixed = Annotated[bool, typer.Option("--fixed-disk", help="It may be one that is not removable.")]
 Signers = Annotated[
     Path | None,
-    typer.Option(help="Whose images are trusted: `allowed_signers` of `ppn iso keys`."),
+    typer.Option(
+        help="Whose images are trusted: `allowed_signers` of `ppn iso keys`.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 
 
@@ -38,13 +44,14 @@ def write(
 
     Exit codes: 0 written and compared; 3 refused, nothing was written; 1 it failed on the way.
 
-    Example: ppn iso write ppn-0.1.0.iso /dev/sdb --signers ~/mypool/iso-keys/allowed_signers
+    Example: ppn iso write ppn-0.1.0.iso /dev/sdb --signers ~/iso-keys/public/allowed_signers
     """
     from ppn.installer import published, stick
 
     if signers is not None:
         signer = published.check(image, signers)
-        typer.echo(f"{image}: signed by {signer}, and every file is as signed", err=True)
+        said = "and every file is as signed; its boot file is judged by `ppn iso verify`"
+        typer.echo(f"{image}: signed by {signer}, {said}", err=True)
     else:
         signer = ""
         typer.echo(f"{image}: not verified, for no --signers say whom you trust", err=True)
@@ -55,6 +62,7 @@ def write(
         for line in target.lines:
             typer.echo(line, err=True)
         stick.confirm(target, yes_erase if yes_erase is not None else _typed(target.disk.name))
+        stick.check_unchanged(target, device)
         sha256 = _written(image, Path(target.disk.path), size)
     except OSError as error:
         raise PpnError(f"{device}: {error.strerror or error}", code="write_failed") from error

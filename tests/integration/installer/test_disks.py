@@ -19,7 +19,7 @@ from ppn.installer.plan import Folders
 from ppn.installer.policy import Choice, Wanted, choose
 from tests.integration.installer.conftest import Attach
 
-WANTED = Wanted("a" * 64, "b" * 64)
+WANTED = Wanted("n", "a" * 64, "b" * 64)
 MIB = 10 * 1024
 
 
@@ -64,7 +64,7 @@ def test_a_new_disk_is_taken(attach: Attach) -> None:
     "the installer refuses with the reason; not a byte of the disk is changed",
 )
 @pytest.mark.parametrize(
-    "what", ["ext4", "swap", "LVM2", "LUKS", "gpt", "wiped", "a byte at the end"]
+    "what", ["ext4", "swap", "LVM2", "LUKS", "gpt", "wiped", "zeroed table", "a byte at the end"]
 )
 def test_what_somebody_may_miss_is_not_touched(attach: Attach, what: str) -> None:
     """ISO-04: refused with the reason."""
@@ -72,6 +72,8 @@ def test_what_somebody_may_miss_is_not_touched(attach: Attach, what: str) -> Non
     match what:
         case "ext4" | "wiped":
             run("mke2fs", "-q", "-F", "-t", "ext4", device, "64M")
+        case "zeroed table":
+            run("mke2fs", "-q", "-F", "-t", "ext4", "-E", f"offset={1024**2}", device, "64M")
         case "swap":
             run("mkswap", device)
         case "LVM2":

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pycdlib import PyCdlib
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.installer import published, stick
 from ppn.installer.medium import judged
 from ppn.sshsig import allowed_line, sign
@@ -88,6 +90,41 @@ def test_a_mounted_device_is_refused(attach: Attach, image: Path, tmp_path: Path
     assert f"in use: {where} (device_in_use)" in done.stderr
 
 
+def test_a_device_that_took_the_name_of_another_is_not_written_to(attach: Attach) -> None:
+    """While the name is typed, a stick may be pulled out and another device be plugged in."""
+    device = attach(16)
+    shown = stick.read_target(device)
+    stick.check_unchanged(shown, device)
+    other = replace(shown, disk=replace(shown.disk, serial="another"))
+    with pytest.raises(Refusal) as refused:
+        stick.check_unchanged(other, device)
+    assert refused.value.code == "device_changed"
+
+
+def test_a_device_that_the_kernel_knows_to_be_in_use_is_refused(
+    attach: Attach, image: Path
+) -> None:
+    """As one of several disks of a file system is, of which lsblk names the first alone."""
+    device = attach(16)
+    holder = os.open(device, os.O_RDONLY | os.O_EXCL)
+    try:
+        done = ppn("write", image, device, "--fixed-disk", "--yes-erase", device.name, code=3)
+    finally:
+        os.close(holder)
+    assert "device_in_use" in done.stderr
+    assert not any(device.read_bytes())
+
+
+@pytest.mark.parametrize("words", [["no.iso"], ["image.iso", "--signers", "no"]])
+def test_a_file_that_is_not_there_is_named(
+    attach: Attach, image: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Not the device is at fault, and not the signer."""
+    monkeypatch.chdir(image.parent)
+    done = ppn("write", *words, attach(16), code=2)
+    assert f"'{words[-1]}' does not exist" in " ".join(done.stderr.split())
+
+
 def test_a_file_is_no_device(image: Path) -> None:
     assert "device_unknown" in ppn("write", image, image, "--yes-erase", "x", code=3).stderr
 
@@ -113,13 +150,15 @@ def test_settings_are_signed_for_the_installer(tmp_path: Path) -> None:
     public = key.with_suffix(".pub").read_text()
     signers.write_text(allowed_line("operator", public, ("ppn-site",)))
     plain = tmp_path / "plain.json"
-    plain.write_text(json.dumps(site()))
+    # As an editor of another system ends lines: signed and written byte for byte.
+    plain.write_bytes(json.dumps(site(), indent=1).encode().replace(b"\n", b"\r\n"))
     medium = tmp_path / "site.iso"
     out = tmp_path / "out"
     done = ppn("config", plain, "--key", key, "--output", out, "--medium", medium, "--json")
     assert [node["name"] for node in json.loads(done.stdout)["nodes"]] == ["laptop", "spare"]
     settings, signer = judged(out, signers)
     assert (settings.nodes[0].name, signer) == ("laptop", "operator")
+    assert (out / "site.json").read_bytes() == plain.read_bytes()
     assert medium.read_bytes()[0x8028:0x8030] == b"PPN-SITE"
 
 
@@ -135,10 +174,11 @@ def test_settings_of_one_node_come_from_options(tmp_path: Path) -> None:
     assert content["nodes"][0]["match"] == {"macs": ["52:54:00:00:00:03"]}
 
 
-def test_what_the_installer_would_refuse_is_not_signed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [json.dumps(site(nodes=[])).encode(), b"\xff\xfe{}"])
+def test_what_the_installer_would_refuse_is_not_signed(tmp_path: Path, content: bytes) -> None:
     key = keypair(tmp_path, "operator")
     plain = tmp_path / "plain.json"
-    plain.write_text(json.dumps(site(nodes=[])))
+    plain.write_bytes(content)
     done = ppn("config", plain, "--key", key, "--output", tmp_path / "out", code=3)
     assert "settings_malformed" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from ppn.installer.policy import Wanted
 
 IMAGE, SETTINGS = "a" * 64, "b" * 64
 OTHER = "c" * 64
-WANTED = Wanted(IMAGE, SETTINGS)
+WANTED = Wanted("laptop", IMAGE, SETTINGS)
 SEED = UUID("0f3c2a6e-8f6b-4a55-9a5e-0b8f2e9b1c11")
 CA = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKm1vT4YyWb0mSxSxxKoFpE0Zn0iqcvCAZ8vVxTkQYqd operator"
 KEY = "mJq0xq0Q0c7dC1b8o3S0oK1s5Zl3mJq0xq0Q0c7dC1Y="

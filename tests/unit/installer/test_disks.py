@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ppn.errors import PpnError, Refusal
+from ppn.installer.app import check_unchanged, settle
 from ppn.installer.disks import (
     GIB,
     DisksUnreadable,
@@ -17,6 +19,8 @@ from ppn.installer.disks import (
     stable_path,
 )
 from ppn.installer.medium import disks_of, site_devices
+from ppn.installer.stick import Target
+from tests.unit.installer.samples import disk
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -50,6 +54,17 @@ def test_a_disk_with_what_is_on_it() -> None:
     assert (disk.model, disk.serial, disk.size) == ("Model A", "", 16 * GIB)
     assert disk.partitions == (Partition("sda1", "u-1", "", "ext4 'home'"),)
     assert disk.used_by == ("/srv", "raid1 md0")
+
+
+def test_a_stick_is_shown_with_what_is_on_it() -> None:
+    """Before its name is asked for: by its label a person knows it, with partitions or without."""
+    photos = {"fstype": "ext4", "label": "photos"}
+    bare = Target(disk_of(entry(rm=True, **photos), "/dev/sda"), "disk")
+    assert bare.lines == ["sda 16.0 GiB Model A (sata, removable)", "  sda: ext4 'photos'"]
+    parted = Target(
+        disk_of(entry(children=[entry(name="sda1", type="part", **photos)]), ""), "disk"
+    )
+    assert parted.lines == ["sda 16.0 GiB Model A (sata, fixed)", "  sda1: ext4 'photos'"]
 
 
 @pytest.mark.parametrize("changes", [{"rm": True}, {"tran": "usb"}])
@@ -115,6 +130,26 @@ def test_a_mediums_disk_is_found_from_its_partition() -> None:
     listed = [entry(children=[PART]), entry(name="sdb")]
     assert disks_of(listed, frozenset({"md0"})) == {"sda"}
     assert disks_of(listed, frozenset({"sdb", "sr0"})) == {"sdb"}
+
+
+def test_devices_that_do_not_come_to_rest_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drive that answers late would be overlooked; udev gives up after a while."""
+    program = tmp_path / "udevadm"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PpnError, match="take it out") as failed:
+        settle()
+    assert failed.value.code == "devices_busy"
+
+
+def test_a_disk_that_is_gone_has_changed(tmp_path: Path) -> None:
+    """ISO-04: pulled out between the choice and the first write; the console says so."""
+    with pytest.raises(Refusal) as refused:
+        check_unchanged(disk(path=str(tmp_path / "by-id")))
+    assert refused.value.code == "disk_changed"
 
 
 def test_a_disk_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ppn.errors import PpnError
 from ppn.installer import render
-from ppn.installer.execute import carry_out, write_files
+from ppn.installer.execute import appear, carry_out, write_files
 from ppn.installer.mark import PARTITIONS, State
 from ppn.installer.plan import Action, Folders, PutMark, Run, Step, WriteFiles, installation
 from ppn.installer.render import File, node_files
@@ -75,6 +77,25 @@ def test_only_the_chosen_disk_is_written_to() -> None:
     assert named == allowed
 
 
+def test_partitions_of_another_disk_with_the_same_uuids_are_not_written_to(tmp_path: Path) -> None:
+    """ISO-04: a copy of the disk that is plugged in now may take the partitions' names."""
+    disks = {}
+    for part in ("sda/sda1", "sdb/sdb1"):
+        (tmp_path / part).mkdir(parents=True)
+    # Devices that every machine has stand for disks and partitions.
+    null, zero, full = (Path("/dev", name) for name in ("null", "zero", "full"))
+    for device, folder in ((null, "sda"), (zero, "sda/sda1"), (full, "sdb/sdb1")):
+        rdev = device.stat().st_rdev
+        disks[device] = f"{os.major(rdev)}:{os.minor(rdev)}"
+        (tmp_path / disks[device]).symlink_to(tmp_path / folder)
+    (tmp_path / "sda/dev").write_text(f"{disks[null]}\n")
+    (tmp_path / "sdb/dev").write_text("8:16\n")
+    appear([zero], null, 0, tmp_path)
+    for other in (full, tmp_path / "gone"):
+        with pytest.raises(PpnError, match=f"{other} was no partition of /dev/null"):
+            appear([zero, other], null, 0, tmp_path)
+
+
 def test_the_boot_loader_comes_after_all_else_is_on_the_disk() -> None:
     programs = [
         [word for word in action.argv if not word.startswith(("/", "-"))]
@@ -86,6 +107,9 @@ def test_the_boot_loader_comes_after_all_else_is_on_the_disk() -> None:
     order += ["chroot bootctl", "umount"]
     places = [next(i for i, line in enumerate(flat) if line.startswith(one)) for one in order]
     assert places == sorted(places)
+    (synced,) = (one.argv for one in actions() if isinstance(one, Run) and one.argv[0] == "sync")
+    target = str(Folders().target)
+    assert synced[2:] == (f"{target}/boot/efi", f"{target}/var/lib/ppn", f"{target}/")
 
 
 def test_the_partitions_are_declared() -> None:

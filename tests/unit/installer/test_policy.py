@@ -86,7 +86,9 @@ def test_the_settings_say_which_disk_is_meant(policy: settings.Disk, meant: bool
         ({"mark": mark(), "content": "ext4"}, "holds ext4"),
         ({"fault": "Input/output error", "blank": True}, "cannot be read: Input/output error"),
         ({"mark": UNFINISHED, "content": "crypto_LUKS"}, "holds crypto_LUKS"),
-        ({"mark": mark(), "table": "dos"}, "of another kind"),
+        ({"mark": UNFINISHED, "table": "dos"}, "of another kind"),
+        ({"mark": mark()}, "its partitions are gone"),
+        ({"mark": mark(image=OTHER), "table": "gpt"}, "its partitions are gone"),
     ],
 )
 def test_what_is_neither_empty_nor_ours_is_not_touched(
@@ -121,6 +123,17 @@ def test_two_disks_are_one_too_many_even_when_one_holds_something() -> None:
     assert choose([disk(), other], named, NO_MEDIA, WANTED).disk == disk()
 
 
+@pytest.mark.parametrize("image", ["a" * 64, OTHER])
+def test_beside_a_copy_of_itself_a_disk_is_not_touched(image: str) -> None:
+    """ISO-04: a backup that was made block by block has the partitions' UUIDs too."""
+    found = made_by(mark(image=image))
+    backup = replace(found, name="sdb", removable=True)
+    error = refused(found, backup)
+    assert error.code == "disk_copied"
+    assert "sdb has the same partitions" in error.message
+    assert choose([found, disk(name="sdb", removable=True)], ANY, NO_MEDIA, WANTED).disk == found
+
+
 def test_an_installed_disk_is_not_installed_again() -> None:
     assert choose([made_by(mark())], NEVER, NO_MEDIA, WANTED).installed
 
@@ -132,6 +145,15 @@ def test_a_node_of_another_image_is_installed_anew_when_that_is_allowed(
     found = made_by(mark(**changes))
     assert not choose([found], ANY, NO_MEDIA, WANTED).installed
     assert "reinstall never" in refused(found, policy=NEVER).message
+
+
+def test_another_nodes_disk_is_not_touched() -> None:
+    """ISO-04: a machine with a new network card may be another node to the settings."""
+    error = refused(made_by(mark(node="server1", settings=OTHER)))
+    assert error.code == "disk_not_empty"
+    assert "is node server1's, and this machine is to be laptop" in error.message
+    unfinished = made_by(mark(node="server1", state=State.UNFINISHED))
+    assert choose([unfinished], ANY, NO_MEDIA, WANTED).disk == unfinished
 
 
 @pytest.mark.parametrize("found", [made_by(UNFINISHED), disk(blank=False, mark=UNFINISHED)])
@@ -171,7 +193,9 @@ DISKS = st.builds(
     partitions=st.lists(PARTITION, max_size=3).map(tuple),
     used_by=st.sampled_from([(), (), ("/mnt",)]),
     blank=st.booleans(),
-    mark=st.one_of(st.none(), st.just(mark()), st.just(UNFINISHED), st.just(mark(image=OTHER))),
+    mark=st.sampled_from(
+        [None, mark(), UNFINISHED, mark(image=OTHER), mark(node="server1", settings=OTHER)]
+    ),
 )
 POLICIES = st.builds(
     settings.Disk,
@@ -205,6 +229,7 @@ def test_never_a_disk_that_is_neither_empty_nor_ours(
     )
     if taken.mark is not None and taken.mark.state is State.COMPLETE and not choice.installed:
         assert policy.reinstall == "allowed"
+        assert taken.mark.node == WANTED.node
     if choice.installed:
         assert taken.mark is not None
         assert taken.mark.settings == SETTINGS

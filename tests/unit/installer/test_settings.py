@@ -14,6 +14,15 @@ from tests.unit.installer.samples import CA, site
 LAPTOP = Machine(macs=("52:54:00:00:00:03", "52:54:00:00:00:04"), serial="S-1", uuid="")
 
 
+# An address to Python, and lines of their own to networkd.
+LINES = "fe80::1%x\nGateway=192.0.2.66\n[Route]"
+
+
+def linked(**changes: Any) -> dict[str, Any]:
+    """An interface with an address, as JSON has it."""
+    return {"name": "en*", "addresses": ["fe80::2/64"], **changes}
+
+
 def parsed(**changes: Any) -> Any:
     """Settings with changes, parsed."""
     return parse(json.dumps(site(**changes)).encode())
@@ -71,6 +80,8 @@ def test_the_digest_is_of_this_node_alone() -> None:
         ({"ssh_ca_keys": []}, "ssh_ca_keys"),
         ({"ssh_ca_keys": ["ssh-ed25519 short"]}, "ssh_ca_keys"),
         ({"ssh_ca_keys": [CA + "\nssh-ed25519 more"]}, "ssh_ca_keys"),
+        ({"ssh_ca_keys": [CA.replace("TkQYqd", "")]}, "no whole SSH public key"),
+        ({"ssh_ca_keys": [CA.replace("ssh-ed25519", "ssh-rsa")]}, "no whole SSH public key"),
         ({"nodes": [node(name="Node")]}, "name"),
         ({"nodes": [node(name="a\nb")]}, "name"),
         ({"nodes": [node(match={})]}, "match"),
@@ -92,6 +103,12 @@ def test_the_digest_is_of_this_node_alone() -> None:
         ({"nodes": [node(kernel_options=["a\n"])]}, "kernel_options"),
         ({"nodes": [node(kernel_options=["root=/dev/sdb1"])]}, "the installer's to say"),
         ({"nodes": [node(kernel_options=["init=/bin/sh"])]}, "the installer's to say"),
+        ({"nodes": [node(kernel_options=["rdinit=/bin/sh"])]}, "the installer's to say"),
+        ({"nodes": [node(kernel_options=["boot=nfs"])]}, "the installer's to say"),
+        ({"nodes": [node(network=[{"name": "en*", "addresses": ["192.0.2.7"]}])]}, "such as /24"),
+        ({"nodes": [node(network=[{"name": "en*", "addresses": [f"{LINES}/64"]}])]}, "a zone"),
+        ({"nodes": [node(network=[{"name": "en*", "dns": [LINES]}])]}, "a zone"),
+        ({"nodes": [node(network=[linked(gateway=LINES)])]}, "a zone"),
         ({"disk": {"min_gib": 4}}, "min_gib"),
         ({"disk": {"min_gib": 20, "max_gib": 10}}, "no disk fits"),
         ({"disk": {"disks": 2}}, "disks"),

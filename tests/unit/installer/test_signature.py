@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppn.errors import PpnError, Refusal
+from ppn.errors import Refusal
 from ppn.installer.signature import NAMESPACE, verify
 
 CONTENT = b'{"version": 1}\n'
@@ -76,6 +76,6 @@ def test_a_flipped_bit_in_the_signature_is_refused(operator: Path, signers: Path
 
 
 def test_without_signers_nothing_is_trusted(tmp_path: Path, operator: Path) -> None:
-    with pytest.raises(PpnError) as refused:
+    with pytest.raises(Refusal) as refused:
         verify(CONTENT, signed(operator), tmp_path / "missing")
     assert refused.value.code == "trust_missing"

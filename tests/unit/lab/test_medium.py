@@ -14,7 +14,7 @@ from lab.topology import NODES, LabNode
 from ppn.installer.settings import Machine, node_of, parse
 
 CONTENT = '{"version": 1}'
-AUTHORITY = f"ssh-ed25519 {'A' * 68} lab\n"
+AUTHORITY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43} lab\n"
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
@@ -44,6 +44,22 @@ def test_what_is_no_image_enrols_nothing(tmp_path: Path) -> None:
     """The error names the file and says how to get an image."""
     with pytest.raises(LabError, match="no provisioning image"):
         firmware_memory(tmp_path / "absent.iso", enforced=True)
+
+
+def test_a_damaged_image_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Whichever of the bytes that describe its files is not what it was."""
+    image = tmp_path / "image.iso"
+    write_site(image, CONTENT, None)
+    content = image.read_bytes()
+    refused = 0
+    for position in (at for at, byte in enumerate(content) if byte and at % 3 == 0):
+        image.write_bytes(content[:position] + b"\1" + content[position + 1 :])
+        try:
+            read_file(image, "/site.json")
+        except LabError as error:
+            assert str(image) in error.message
+            refused += 1
+    assert refused
 
 
 def test_console_is_read_as_a_person_sees_it() -> None:
