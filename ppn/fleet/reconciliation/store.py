@@ -106,8 +106,14 @@ class Store:
         return keys.load_public(keys.public_path(self.key))
 
     def kept(self) -> tuple[Kept, ...]:
-        """Every report, in the order in which they were written; a clock may have been wrong."""
-        found = {one.name: one for one in map(self._kept, self.reports.glob("*.json")) if one}
+        """Every report, in the order in which they were written; a clock may have been wrong.
+
+        Raises:
+            PpnError: the folder cannot be read: that is not to have none.
+        """
+        with _as_errors(self.reports):
+            paths = list(self.reports.iterdir()) if self.reports.exists() else []
+        found = {one.name: one for one in map(self._kept, paths) if one}
         links = {}
         for name, one in found.items():
             content = _bytes(one.path)
@@ -206,7 +212,7 @@ class Store:
 
     def _kept(self, path: Path) -> Kept | None:
         try:
-            made = datetime.strptime(path.stem, NAME_FORMAT).replace(tzinfo=UTC)
+            made = datetime.strptime(path.name, f"{NAME_FORMAT}.json").replace(tzinfo=UTC)
         except ValueError:
             return None  # not a name of ours
         return Kept(path.stem, made, path)

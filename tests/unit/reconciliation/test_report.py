@@ -114,6 +114,16 @@ def test_a_report_that_is_taken_away_is_missed(store: Store) -> None:
     assert caught.value.code == "report_missing" and kept[3].path.name in caught.value.message
 
 
+def test_reports_that_cannot_be_read_are_not_called_sound(store: Store) -> None:
+    """REC-04: what keeps the folder from being listed is said, or none would seem to be there."""
+    store.reports.rmdir()
+    assert store.verify() == ()
+    store.reports.write_text("no folder")
+    with pytest.raises(PpnError) as caught:
+        store.verify()
+    assert caught.value.code == "file_failed" and str(store.reports) in caught.value.message
+
+
 def test_old_reports_go_and_the_rest_still_verifies(store: Store) -> None:
     """REC-04: kept for a stated time."""
     for day in range(6):
