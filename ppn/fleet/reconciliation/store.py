@@ -24,7 +24,8 @@ from ppn.pool import keys
 NAME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 # Who holds the lock asks the controllers for 20 s at most, and then delivers for 30 s.
 WATCH_SECONDS = 75.0
-
+# Reports that one run removes; each makes one.
+MOST_PRUNED = 31
 
 log = structlog.get_logger("reconciliation")
 
@@ -155,9 +156,13 @@ class Store:
         return reports.digest(_bytes(found[-1].path)) if found else ""
 
     def prune(self, now: datetime, keep_days: int) -> int:
-        """Remove reports that were kept for long enough; returns how many."""
+        """Remove reports that were kept for long enough; returns how many.
+
+        A few at a time: a clock that is years ahead for one run must not end them all.
+        """
         kept = self.kept()
-        gone = [one.path for one in kept[: outdated([one.made for one in kept], now, keep_days)]]
+        count = min(outdated([one.made for one in kept], now, keep_days), MOST_PRUNED)
+        gone = [one.path for one in kept[:count]]
         with _as_errors(self.reports):
             for path in gone:
                 path.unlink()
