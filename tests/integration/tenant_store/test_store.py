@@ -240,6 +240,15 @@ def test_the_sweeper_is_given_what_is_open_and_nobody_is_at(store: Store, acme: 
     assert [one.vm for one in found] == ["vm-changing", "vm-open", "vm-removing"]
 
 
+def test_the_sweeper_is_given_what_a_clock_that_was_ahead_left_open(
+    store: Store, acme: Tenant
+) -> None:
+    """TEN-09: its lease ends in years, and no request goes on for so long."""
+    store.reserve("acme", "vm-open", SMALL, lease_seconds=3600, now=NOW + 3650 * DAY)
+    store.reserve("acme", "vm-going", SMALL, lease_seconds=3600, now=NOW + timedelta(minutes=5))
+    assert [one.vm for one in store.expired(NOW)] == ["vm-open"]
+
+
 def test_everything_outlives_a_restart(store: Store, acme: Tenant, url: str) -> None:
     """TEN-04: a store that is opened again says the same, to the microsecond."""
     issued = store.issue_token("acme", now=NOW, expires=NOW + DAY)
