@@ -31,3 +31,12 @@ def test_a_file_that_cannot_be_used_ends_in_words(words: tuple[str, ...], tmp_pa
     error = json.loads(done.stderr)["error"]
     assert done.returncode == Exit.FAILED and error["code"] == "file_failed"
     assert f"{NAME}: File name too long" in error["message"] and error["hint"]
+
+
+@pytest.mark.parametrize("vm", ["", "vm-a/move", "../nodes", "vm-a?node=x", "VM-A", "vm-a\n"])
+@pytest.mark.parametrize("words", [("vm", "destroy"), ("vm", "move", "--cancel"), ("debug", "vm")])
+def test_what_is_no_id_is_a_wrong_usage(words: tuple[str, ...], vm: str) -> None:
+    """CLI-01: nobody is asked, or the question would be another one."""
+    asked = [str(PPN), *words, "--controller", "http://127.0.0.1:1", "--", vm]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert done.returncode == Exit.USAGE and "is no id of a VM" in done.stderr
