@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ppn.audit.batches import START, parse_commit, read_batches
-from ppn.audit.entry import Entry, EntryInvalid, ends, parse
+from ppn.audit.entry import MAX_BYTES, Entry, EntryInvalid, ends, parse
 from ppn.audit.journal import NAME
 from ppn.errors import PpnError
 
@@ -69,12 +70,13 @@ def entries(folder: Path, wanted: Filter, *, follow: bool = False) -> Iterator[t
 
     Raises:
         LogMissing: no journal there, or not readable.
-        EntryInvalid: a line that is no entry: run `ppn audit verify`.
+        EntryInvalid: a line that is no entry, or broken: run `ppn audit verify`.
     """
     index, end = 0, START.end
     try:
         with open(folder / NAME, "rb") as file:
             while True:
+                length = file.seek(0, os.SEEK_END)
                 for batch in read_batches(file, end):
                     for data in batch.entries:
                         entry = _parsed(index, data)
@@ -82,11 +84,31 @@ def entries(folder: Path, wanted: Filter, *, follow: bool = False) -> Iterator[t
                             yield index, entry
                         index += 1
                     end = batch.end
+                if _is_broken(file, end, length):
+                    raise EntryInvalid(
+                        f"what follows the first {index} entries is broken",
+                        hint="run `ppn audit verify`",
+                    )
                 if not follow:
                     return
                 time.sleep(POLL_SECONDS)
     except OSError as error:
         raise _missing(folder, error) from error
+
+
+def _is_broken(file: BinaryIO, start: int, length: int) -> bool:
+    """Whether a batch ends behind one that does not: a torn tail has no such end.
+
+    Args:
+        file: the journal.
+        start: where its last whole batch ended.
+        length: what it had before that was looked for.
+    """
+    file.seek(start)
+    while file.tell() < length and (line := file.readline(MAX_BYTES + 1)):
+        if parse_commit(line) is not None:
+            return True
+    return False
 
 
 def _missing(folder: Path, error: OSError) -> LogMissing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
@@ -37,6 +38,8 @@ GROUPS = (
     "tenant",
     "vm",
 )
+
+ROOT = "check the path, its permissions and the room on its disk; much of a node only root may read"
 
 
 def add_groups(words: Sequence[str]) -> None:
@@ -81,5 +84,13 @@ def main() -> None:
     try:
         app()
     except PpnError as error:
-        print_error(error, as_json="--json" in sys.argv)
-        sys.exit(exits.exit_of(error))
+        _fail(error)
+    except OSError as error:
+        # A file that this user may not look at, a full disk: whichever command met it.
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(PpnError(f"{where}{error.strerror or error}", code="file_failed", hint=ROOT))
+
+
+def _fail(error: PpnError) -> NoReturn:
+    print_error(error, as_json="--json" in sys.argv)
+    sys.exit(exits.exit_of(error))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppn.audit.entry import Outcome
 from ppn.errors import PpnError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 Tenant = Annotated[str | None, typer.Option(help="Only entries of this tenant.")]
 Vm = Annotated[str | None, typer.Option(help="Only entries about this VM.")]
 Operation = Annotated[str | None, typer.Option(help="Only this operation, for example create.")]
-Outcome = Annotated[str | None, typer.Option(help="allowed, refused, done or failed.")]
+OfOutcome = Annotated[Outcome | None, typer.Option(help="Only entries of this outcome.")]
 Correlation = Annotated[
     str | None, typer.Option("--correlation-id", help="Only entries of this request.")
 ]
@@ -159,7 +160,7 @@ def show(
     tenant: Tenant = None,
     vm: Vm = None,
     operation: Operation = None,
-    outcome: Outcome = None,
+    outcome: OfOutcome = None,
     correlation_id: Correlation = None,
     since: Since = None,
     until: Until = None,

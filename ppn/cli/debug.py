@@ -10,7 +10,7 @@ from ppn.cli.completion import node_names
 from ppn.cli.exits import Exit
 from ppn.cli.output import AsJson, print_json, working
 from ppn.cli.target import Controller, Target, asks_pool
-from ppn.cli.vm import Id
+from ppn.cli.vm_id import Id
 
 if TYPE_CHECKING:
     from ppn.diagnosis.causes import Cause

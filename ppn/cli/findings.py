@@ -12,6 +12,7 @@ from ppn.cli.output import print_table, say
 from ppn.cli.watching import show_timeline
 from ppn.diagnosis.causes import Cause
 from ppn.diagnosis.evidence import Evidence, said
+from ppn.text import printable
 from ppn.wire.agent import Timeline
 from ppn.wire.diagnosis import Examination, Inspection, MeshReport
 from ppn.wire.fleet import Decision
@@ -56,8 +57,7 @@ def show_causes(causes: Sequence[Cause]) -> None:
         colour = typer.colors.YELLOW if cause.grade == "warning" else typer.colors.RED
         say(f"{cause.grade}  {cause.title} ({cause.code})", fg=colour, bold=True)
         typer.echo(f"  next step  {cause.step}")
-        for line in cause.evidence:
-            typer.echo(f"  shown by   {line}")
+        _lines(f"  shown by   {line}" for line in cause.evidence)
 
 
 def show_evidence(evidence: Evidence) -> None:
@@ -75,22 +75,27 @@ def show_evidence(evidence: Evidence) -> None:
         _last_error(evidence.timeline)
     if evidence.report is not None:
         _head(f"node {evidence.node_name}")
-        typer.echo("\n".join(_node_lines(evidence)))
+        _lines(_node_lines(evidence))
     if evidence.examination is not None:
         _examination(evidence.examination)
     if evidence.inspection is not None:
         _inspection(evidence.inspection)
     if evidence.console:
         _head("serial console")
-        typer.echo("\n".join(evidence.console.splitlines()[-CONSOLE_LINES:]))
+        _lines(evidence.console.splitlines()[-CONSOLE_LINES:])
     if evidence.quota:
         _head("quota")
         for name, (used, ceiling) in evidence.quota.items():
             typer.echo(f"{name}  {used} of {ceiling}")
     if evidence.troubles:
         _head("not answered")
-        for trouble in evidence.troubles:
-            typer.echo(str(said(trouble)))
+        _lines(line for one in evidence.troubles for line in str(said(one)).split("\n"))
+
+
+def _lines(lines: Iterable[str]) -> None:
+    """Lines with what others may have written: nothing in them moves the terminal's cursor."""
+    for line in lines:
+        typer.echo(printable(line.expandtabs()))
 
 
 def _head(title: str) -> None:
@@ -106,7 +111,7 @@ def _decision(decision: Decision) -> None:
         + (f", {decision.left_out} more not shown" if decision.left_out else "")
     )
     if decision.problem is not None:
-        typer.echo(f"{decision.problem.detail} ({decision.problem.code})")
+        _lines([f"{decision.problem.detail} ({decision.problem.code})"])
     rows = []
     for one in decision.refused:
         figures = f"{one.wanted} / {one.free} {one.unit}" if one.wanted is not None else ""
@@ -120,7 +125,7 @@ def _last_error(timeline: Timeline) -> None:
     failed = [one for one in timeline.operations if one.outcome in ("failed", "cut_short")]
     if failed:
         _head("last error")
-        typer.echo(f"{failed[-1].began}  {failed[-1].operation}: {failed[-1].message}")
+        _lines([f"{failed[-1].began}  {failed[-1].operation}: {failed[-1].message}"])
 
 
 def _node_lines(evidence: Evidence) -> Iterator[str]:
@@ -174,15 +179,13 @@ def _inspection(found: Inspection) -> None:
         _head("files")
         for file in found.files:
             typer.echo(f"{file.name}  {file.size_bytes} bytes")
-        typer.echo(
-            f"seed is {found.seed}; user data has {', '.join(found.user_data_keys) or 'none'}"
-        )
+        _lines([f"seed is {found.seed}; user data has {', '.join(found.user_data_keys) or 'none'}"])
     if found.argv:
         _head(f"QEMU, process {found.pid}")
         typer.echo(" ".join(found.argv))
     if found.qemu_log:
         _head("QEMU's log")
-        typer.echo("\n".join(found.qemu_log))
+        _lines(found.qemu_log)
     if found.domain_xml:
         _head("domain XML")
         typer.echo(found.domain_xml.rstrip())

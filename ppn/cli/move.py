@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppn.cli.completion import node_names, vm_ids
+from ppn.cli.completion import node_names
 from ppn.cli.output import AsJson, print_json
 from ppn.cli.target import Target, asks_controller
+from ppn.cli.vm_id import Id
 from ppn.errors import PpnError
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ WORDS = {
 @asks_controller
 def move(
     target: Target,
-    vm: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids),
-    ],
+    vm: Id,
     node: Annotated[
         str | None,
         typer.Argument(metavar="NODE", help="Where it shall go.", autocompletion=node_names),

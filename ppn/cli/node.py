@@ -10,6 +10,7 @@ import typer
 from ppn.cli.completion import node_names
 from ppn.cli.output import AsJson, print_json, print_table
 from ppn.cli.target import Target, asks_controller
+from ppn.text import printable
 
 node_app = typer.Typer(
     name="node", help="The pool's nodes, as a fleet controller sees them.", no_args_is_help=True
@@ -51,7 +52,7 @@ def show(target: Target, name: NodeName, as_json: AsJson = False) -> None:
     if not found["kvm"]:
         typer.echo(f"kvm    {found['kvm_reason']}")
     for alert in found.get("alerts", ()):
-        typer.echo(f"alert  {alert['subject']}: {alert['message']} ({alert['code']})")
+        typer.echo(printable(f"alert  {alert['subject']}: {alert['message']} ({alert['code']})"))
 
 
 def _cells(node: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ FILE_BYTES = 1024 * 1024
 DISK = re.compile(r"([^:]+):([0-9]{1,6})")
 PORT = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})(?:/(tcp|udp))?")
 # After these nobody knows whether the VM was made; the same order under the same key finds it.
-OPEN_CODES = frozenset({"agent_timeout", "controller_unreachable", "outcome_unknown"})
+INTERRUPTED = "interrupted"
+OPEN_CODES = frozenset(
+    {"agent_timeout", "controller_unreachable", "internal", "order_elsewhere", "outcome_unknown"}
+    | {"store_unavailable", "vm_undecided", INTERRUPTED}
+)
 
 
 def disk_of(text: str) -> dict[str, Any]:
@@ -113,14 +118,34 @@ def send(target: Target, order: Mapping[str, Any], owner: str | None, key: str |
         vm = vm_id(body["owner"], key)
         look = Stage(target, vm)
     try:
-        with working(f"making a VM from {order['image']}", look):
+        with repeatable(key), working(f"making a VM from {order['image']}", look):
             return target.ask("POST", "/vms", body=body, headers={"Idempotency-Key": key})
     except PpnError as error:
-        if error.code in OPEN_CODES:
-            error.hint = f"order it again with --key {key}: it is made once"
-        elif look is not None:
+        if look is not None and error.code not in OPEN_CODES:
             error.hint = "; ".join(filter(None, (error.hint, f"ppn debug vm {look.vm}")))
         raise
+
+
+@contextmanager
+def repeatable(key: str) -> Iterator[None]:
+    """Say which key an order is repeated with, when nobody knows what became of it.
+
+    Args:
+        key: of the order.
+
+    Raises:
+        PpnError: `interrupted`: whoever was asked goes on all the same.
+    """
+    again = f"order it again with --key {key}: it is made once"
+    try:
+        yield
+    except PpnError as error:
+        if error.code in OPEN_CODES:
+            error.hint = again
+        raise
+    except KeyboardInterrupt as error:
+        text = "interrupted, and what was ordered may be made all the same"
+        raise PpnError(text, code=INTERRUPTED, hint=again) from error
 
 
 class Stage:
@@ -168,8 +193,9 @@ def send_batch(target: Target, text: str, per_item: bool, key: str | None) -> An
     vms = found.get("vms") if isinstance(found, dict) else found
     if not isinstance(vms, list):
         raise typer.BadParameter("FILE holds no JSON array of orders")
-    headers = {"Idempotency-Key": key or secrets.token_hex(8)}
-    with working(f"making {len(vms)} VMs"):
+    key = key or secrets.token_hex(8)
+    headers = {"Idempotency-Key": key}
+    with repeatable(key), working(f"making {len(vms)} VMs"):
         return target.ask(
             "POST", "/batches", body={"vms": vms, "per_item": per_item}, headers=headers
         )

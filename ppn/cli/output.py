@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ppn.errors import PpnError
+from ppn.text import printable
 
 # As wide as a table is where nobody watches.
 WIDTH = 160
@@ -52,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: in
     for number, name in enumerate(columns):
         table.add_column(name, no_wrap=True, overflow="ignore" if number < whole else "ellipsis")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     wide = None if sys.stdout.isatty() else WIDTH
     Console(markup=False, highlight=False, width=wide).print(table)
 
@@ -62,7 +63,8 @@ def print_error(error: PpnError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": error.as_dict()}), file=sys.stderr)
         return
-    print(f"ppn: {error}", file=sys.stderr)
+    text = "\n".join(map(printable, str(error).split("\n")))
+    print(f"ppn: {text}", file=sys.stderr)
     if error.correlation_id:
         print(f"ppn: correlation id {error.correlation_id}", file=sys.stderr)
 

@@ -14,6 +14,7 @@ import typer
 
 from ppn.cli.exits import Exit
 from ppn.cli.output import AsJson
+from ppn.text import printable
 
 if TYPE_CHECKING:
     from ppn.fleet.reconciliation.notices import State
@@ -221,8 +222,6 @@ def _print(report: Report, name: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"name": name, **report.model_dump(mode="json")}))
         return
-    from ppn.fleet.reconciliation.model import printable
-
     for one in report.findings:
         where = f" on {one.node}" if one.node else ""
         typer.echo(printable(f"{one.code}: {one.subject}{where}: {one.message}"))
@@ -251,8 +250,6 @@ def _print_alerts(state: State, as_json: bool) -> None:
 def _table(columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from ppn.fleet.reconciliation.model import printable
 
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:

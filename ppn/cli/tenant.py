@@ -187,16 +187,17 @@ def set_(
 
     A ceiling below what is used takes nothing away: until enough is gone, nothing may grow.
 
-    Exit codes: 0 set; 5 the store or the audit log cannot be used; 3 refused.
+    Exit codes: 0 set; 5 the store or the audit log cannot be used; 2 no figure is given; 3 refused.
 
     Example: ppn tenant set acme --vms 10
     """
     from ppn.tenant.local import opened_provisioning
 
+    figures = _given(memory_mib, vcpus, disk_gib, vms)
+    if not figures:
+        raise typer.BadParameter("give one of --memory-mib, --vcpus, --disk-gib and --vms")
     with opened_provisioning(_settings(settings, store)) as provisioning:
-        now = provisioning.store.tenant(name).ceiling
-        ceiling = replace(now, **_given(memory_mib, vcpus, disk_gib, vms))
-        tenant = provisioning.set_ceiling(name, ceiling)
+        tenant = provisioning.set_ceiling(name, figures)
     if as_json:
         typer.echo(json.dumps(output.tenant_data(tenant)))
         return

@@ -7,21 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from ppn.cli import order_options as options
-from ppn.cli.completion import vm_ids
 from ppn.cli.move import move
 from ppn.cli.output import AsJson, print_json, working
 from ppn.cli.target import Target, asks_pool
+from ppn.cli.vm_id import Id
 
 vm_app = typer.Typer(
     name="vm",
     help="The pool's VMs: placed by a fleet controller, run by the host agents.",
     no_args_is_help=True,
 )
-
-Id = Annotated[
-    str,
-    typer.Argument(metavar="ID", help="The VM's id.", autocompletion=vm_ids, show_default=False),
-]
 
 
 @vm_app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
-from itertools import islice
+from itertools import groupby, islice
 
 from ppn.mesh.peers import Network
 from ppn.mesh.render import ConfigDamaged, joined
@@ -123,7 +123,11 @@ def tunnel_words(
 
 
 def commands(words: Iterable[tuple[str, ...]], peers: int = 1000) -> Iterator[list[str]]:
-    """The words of so many peers at once, for a command line has its bound."""
-    rest = iter(words)
-    while part := list(islice(rest, peers)):
-        yield [word for one in part for word in one]
+    """The words of so many peers at once, for a command line has its bound.
+
+    Who is removed is in a command without others: an endpoint's name that nobody knows just now
+    fails all of a command, and must not keep anybody in.
+    """
+    for _, alike in groupby(words, key=lambda one: one[-1] == "remove"):
+        while part := list(islice(alike, peers)):
+            yield [word for one in part for word in one]

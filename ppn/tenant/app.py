@@ -68,7 +68,8 @@ async def serve(settings: TenantSettings, key: Path) -> None:
             service = assemble(settings, store, audit)
             end_interrupted(service)
             service.collectors.register(LogCollector(audit.status))
-            door = Door(create_app(service), TlsFiles(key, settings.certificate, settings.trust))
+            files = TlsFiles(key, settings.certificate, settings.trust)
+            door = Door(create_app(service), files, service.guard.known.peers)
             await run(service, door)
     finally:
         store.close()

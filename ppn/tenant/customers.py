@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, delete, insert, update
@@ -66,15 +68,20 @@ class Customers:
         with transaction(self._engine, read_only=True) as connection:
             return read(connection, name)
 
-    def set_ceiling(self, name: str, ceiling: Amount) -> Tenant:
+    def set_ceiling(self, name: str, figures: Mapping[str, int]) -> Tenant:
         """Give a tenant another ceiling; below what it has, it may only shrink from then on.
+
+        Args:
+            name: of the tenant.
+            figures: of `Amount`, by name; the others stay, also when somebody else sets them now.
 
         Raises:
             Refusal: `amount_invalid`, `tenant_unknown`.
         """
-        policy.check_ceiling(ceiling)
         with transaction(self._engine) as connection:
             lock(connection, name)
+            ceiling = replace(read(connection, name).ceiling, **figures)
+            policy.check_ceiling(ceiling)
             query = update(tenants).where(tenants.c.name == name).values(_figures(ceiling))
             connection.execute(query)
             return read(connection, name)

@@ -1,9 +1,10 @@
-"""The proxy's listener: TLS 1.3 with the node's certificate, and so much of each address."""
+"""The proxy's listener: TLS 1.3 with the node's certificate, and so much of each caller."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 import structlog
@@ -17,11 +18,15 @@ from ppn.wire.connection import TimedConnection, http_config
 
 BACKLOG = 512
 CONNECTIONS = 2048
-CONNECTIONS_OF_ONE = 256
+# Of one address, and of all machines of one tenant: no tenant's take all there are.
+CONNECTIONS_OF = {"address": 256, "tenant": 512}
 HANDSHAKE_SECONDS = 5.0
 HEADER_SECONDS = 5.0
 IDLE_SECONDS = 75
 TLS_CLOSE_SECONDS = 2.0
+
+# Which of the two, and its name.
+Caller = tuple[str, str]
 
 log = structlog.get_logger("tenant-proxy")
 
@@ -38,28 +43,39 @@ class Line(TimedConnection):
     Args:
         config: uvicorn's.
         state: what the connections of this server share.
-        callers: how many connections each address has.
+        callers: how many connections each address and each tenant has.
+        tenants: of each customer's machine, by its address.
     """
 
-    def __init__(self, config: Config, state: ServerState, callers: Counter[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        callers: Counter[Caller],
+        tenants: Mapping[str, str],
+    ) -> None:
         super().__init__(config, state, HEADER_SECONDS)
         self.callers = callers
-        self.source = ""
+        self.tenants = tenants
+        self.counted: tuple[Caller, ...] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count an address's connections, and end one too many; called by asyncio."""
+        """Count a caller's connections, and end one too many; called by asyncio."""
         super().connection_made(transport)
-        self.source = self.client[0] if self.client else ""
-        self.callers[self.source] += 1
-        if self.callers[self.source] > CONNECTIONS_OF_ONE:
+        source = self.client[0] if self.client else ""
+        tenant = self.tenants.get(source)
+        self.counted = (("address", source), *((("tenant", tenant),) if tenant else ()))
+        self.callers.update(self.counted)
+        if any(self.callers[caller] > CONNECTIONS_OF[caller[0]] for caller in self.counted):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it out; what its request began goes on; called by asyncio."""
         super().connection_lost(exc)
-        self.callers[self.source] -= 1
-        if self.callers[self.source] <= 0:
-            del self.callers[self.source]
+        self.callers.subtract(self.counted)
+        for caller in self.counted:
+            if self.callers[caller] <= 0:
+                del self.callers[caller]
 
 
 class Door:
@@ -68,17 +84,19 @@ class Door:
     Args:
         app: answers them.
         files: what to speak TLS with.
+        tenants: of each customer's machine, by its address.
 
     Raises:
         TlsUnusable: TLS cannot be spoken with the files.
     """
 
-    def __init__(self, app: ASGIApp, files: TlsFiles) -> None:
+    def __init__(self, app: ASGIApp, files: TlsFiles, tenants: Mapping[str, str]) -> None:
         self._files = files
         self._version: Version = version_of(files)
         self._context = open_context(files)
         self._state = ServerState()
-        self._callers: Counter[str] = Counter()
+        self._callers: Counter[Caller] = Counter()
+        self._tenants = tenants
         self._server: asyncio.Server | None = None
         self._config = http_config(app, idle_seconds=IDLE_SECONDS, at_once=CONNECTIONS)
 
@@ -93,7 +111,7 @@ class Door:
         """
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: Line(self._config, self._state, self._callers),
+                lambda: Line(self._config, self._state, self._callers, self._tenants),
                 str(address),
                 port,
                 ssl=self._context,

@@ -189,7 +189,10 @@ class Guard:
                 hint="ask the pool's operator",
             )
         lanes = self.questions if request.method == "GET" else self.changes
-        async with lanes.turn(caller):
+        async with lanes.turn(caller) as waited:
+            if waited:
+                # It may have been revoked meanwhile: what waits then is not begun any more.
+                visit.token = token = await self._authenticate(visit, request)
             if "vm" in request.path_params:
                 visit.vm = request.path_params["vm"]
                 visit.allocation = await self._known(visit.vm, token)

@@ -112,8 +112,8 @@ class Lanes:
     lanes: dict[str, _Lane] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def turn(self, tenant: str) -> AsyncIterator[None]:
-        """Wait for a tenant's turn, and hold it to the end of the block.
+    async def turn(self, tenant: str) -> AsyncIterator[bool]:
+        """Wait for a tenant's turn, and hold it to the end of the block: had it to wait?
 
         Raises:
             Refusal: `too_many_at_once`.
@@ -121,9 +121,10 @@ class Lanes:
         lane = self.lanes.setdefault(tenant, _Lane(asyncio.Semaphore(self.at_once)))
         lane.users += 1
         try:
+            waited = lane.free.locked()
             await self._enter(lane)
             try:
-                yield
+                yield waited
             finally:
                 lane.free.release()
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 Scope = Literal["tenant", "operator"]
@@ -47,6 +47,8 @@ class Amount:
         )
 
 
+# A request ends within an hour, whatever the settings say; two proxies' clocks may differ.
+LONGEST_LEASE = timedelta(hours=2)
 NOTHING = Amount(0, 0, 0, 0)
 # What the design gives a tenant for whom nothing else was decided; only ever given when asked for.
 DEFAULT_CEILING = Amount(memory_mib=8192, vcpus=8, disk_gib=100, vms=5)
@@ -111,7 +113,8 @@ class Allocation:
         pending: what a change under way will make of it; None without one.
         since: since when it has been in this state, or the change is under way.
         until: when the requests that are at it have ended, whatever became of them; from then on it
-            is for the sweeper to find out. None when nothing is under way.
+            is for the sweeper to find out, and also if it lies beyond every lease: the clock that
+            gave it was ahead. None when nothing is under way.
         holders: requests that are at it, and those that ended without saying what became of it.
         operation: a random name of what is under way; another one whenever something begins.
     """
@@ -131,6 +134,10 @@ class Allocation:
         """What is counted: the larger of what it takes and what it is about to take."""
         return self.amount if self.pending is None else self.amount.most(self.pending)
 
+    def has_lease(self, now: datetime) -> bool:
+        """Whether the time of a request that was at it is not over."""
+        return self.until is not None and now < self.until <= now + LONGEST_LEASE
+
     def is_busy(self, now: datetime) -> bool:
         """Whether a request may be at it just now."""
-        return self.holders > 0 and self.until is not None and now < self.until
+        return self.holders > 0 and self.has_lease(now)

@@ -13,8 +13,9 @@ from ppn.tenant.model import Amount
 
 # Far above any pool, and far below what a column of 64 bits holds, even as a sum.
 MOST = 2**40
-# The pool's own VMs: a tenant of this name would be given them.
-RESERVED_NAMES = frozenset({"operator"})
+# The pool's own VMs, and those whose owner no node can tell: a tenant called so would be given
+# them, and reconciliation would pass over its own.
+RESERVED_NAMES = frozenset({"operator", "unknown"})
 TITLES = {
     "memory_mib": ("memory", "MiB"),
     "vcpus": ("vCPUs", "vCPU"),
@@ -102,7 +103,7 @@ def check_tenant_name(name: str) -> None:
             f"{name[:80]!r} cannot be a tenant's name",
             code="tenant_name_invalid",
             constraint="1 to 64 letters, digits and ._@-, a letter or digit first",
-            hint="choose another name; `operator` is the pool's own",
+            hint="choose another name; `operator` and `unknown` are the pool's own",
         )
 
 

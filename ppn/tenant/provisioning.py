@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,9 +61,9 @@ class Provisioning:
         )
         return tenant, self.issue(name, expires=expires)
 
-    def set_ceiling(self, name: str, ceiling: Amount) -> Tenant:
-        """Give a tenant another ceiling."""
-        return self._named("tenant_set", name, lambda: self.store.set_ceiling(name, ceiling))
+    def set_ceiling(self, name: str, figures: Mapping[str, int]) -> Tenant:
+        """Give a tenant another ceiling; figures that are not given stay."""
+        return self._named("tenant_set", name, lambda: self.store.set_ceiling(name, figures))
 
     def remove(self, name: str) -> None:
         """Forget a tenant that has no VMs."""

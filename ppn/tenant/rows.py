@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, case, func, select, update
 
-from ppn.tenant.model import Allocation, Amount, Tenant, Token
+from ppn.tenant.model import LONGEST_LEASE, Allocation, Amount, Tenant, Token
 from ppn.tenant.schema import allocations, tenants, tokens
 
 FIGURES = ("memory_mib", "vcpus", "disk_gib")
@@ -70,7 +70,9 @@ def read_allocations(
         query = query.where(allocations.c.tenant == tenant)
     if ended_by is not None:
         is_open = (allocations.c.state != "settled") | allocations.c.pending_memory_mib.is_not(None)
-        query = query.where(allocations.c.until <= ended_by, is_open)
+        until = allocations.c.until
+        has_no_lease = (until <= ended_by) | (until > ended_by + LONGEST_LEASE)
+        query = query.where(has_no_lease, is_open)
     return tuple(_allocation(row) for row in connection.execute(query))
 
 

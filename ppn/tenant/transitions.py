@@ -41,7 +41,7 @@ def join(
         )
     # A change that is under way keeps its name; a reservation that a sweeper looks at does not.
     name = name if there.state == "reserved" else there.operation
-    until = _later(there, now + lease)
+    until = _until(there, lease, now)
     return replace(there, holders=there.holders + 1, until=until, operation=name)
 
 
@@ -80,7 +80,7 @@ def begin_change(
         raise busy(there.vm, f"it is {'made' if there.state == 'reserved' else 'removed'}")
     if there.pending is not None:
         raise busy(there.vm, "another change of it is not over")
-    return replace(there, pending=to, since=now, until=_later(there, now + lease), operation=name)
+    return replace(there, pending=to, since=now, until=_until(there, lease, now), operation=name)
 
 
 def end_change(there: Allocation, operation: str, amount: Amount, now: datetime) -> Allocation:
@@ -106,10 +106,10 @@ def begin_removal(there: Allocation, lease: timedelta, now: datetime, name: str)
         Refusal: `vm_busy`: a request may be making or changing it.
     """
     if there.state == "removing":
-        return replace(there, holders=there.holders + 1, until=_later(there, now + lease))
+        return replace(there, holders=there.holders + 1, until=_until(there, lease, now))
     if there.state == "reserved":
         raise busy(there.vm, "it is not known yet to be made")
-    if there.is_busy(now) or (there.pending and there.until and now < there.until):
+    if there.is_busy(now) or (there.pending and there.has_lease(now)):
         raise busy(there.vm, "it is being made or changed")
     return replace(there, state="removing", since=now, until=now + lease, holders=1, operation=name)
 
@@ -149,5 +149,7 @@ def busy(vm: str, why: str) -> Refusal:
     )
 
 
-def _later(there: Allocation, until: datetime) -> datetime:
-    return until if there.until is None else max(there.until, until)
+def _until(there: Allocation, lease: timedelta, now: datetime) -> datetime:
+    """When the requests at it have ended, with one more from now on."""
+    own = now + lease
+    return max(there.until, own) if there.until and there.has_lease(now) else own

@@ -48,6 +48,10 @@ PLAIN = frozenset(
     }
 )
 NOT_WRITTEN = "the change could not be written down, so it was not made"
+NOT_TOLD = (
+    "the pool has not told yet what became of it: look at your VMs, or ask again with the same"
+    " Idempotency-Key"
+)
 # For what is refused by one node or another: said in words of our own, with its code.
 TEXTS = {
     "audit_damaged": NOT_WRITTEN,
@@ -58,16 +62,16 @@ TEXTS = {
     "image_unknown": "the pool has no such image",
     "nodes_silent": "a part of the pool is not heard, and the VM may be there",
     "memory_exhausted": "the VM's node has not that much memory left",
-    "outcome_unknown": (
-        "the pool has not told yet what became of it: look at your VMs, or ask again with the same"
-        " Idempotency-Key"
-    ),
+    "order_elsewhere": NOT_TOLD,
+    "outcome_unknown": NOT_TOLD,
     "store_unavailable": "the pool cannot say just now what is yours",
     "vcpus_exhausted": "the VM's node has not that many CPUs left",
     "vcpus_odd": "the pool gives even numbers of vCPUs",
     "vm_busy": "another operation on the VM is under way",
     "vm_creating": "the VM is being made",
+    "vm_moving": "the pool is moving the VM",
     "vm_running": "the VM has to be stopped first",
+    "vm_undecided": NOT_TOLD,
     "warming_up": "the pool is starting",
 }
 ASK_AGAIN = "ask again later"

@@ -243,14 +243,15 @@ class Mover:
         while True:
             try:
                 last = await drive.run()
+                if last is not Next.LOST:
+                    # What is lost stays in the journal, and is looked at again after a restart.
+                    await asyncio.to_thread(self.maker.journal.end, vm)
                 break
             except Exception:
-                # What nobody foresaw must not leave a VM between two nodes.
+                # What nobody foresaw, or a full disk, must not leave a VM between two nodes, nor
+                # its move under way for ever.
                 log.exception("move broke off", vm=vm, move=drive.intent.move)
                 await asyncio.sleep(WATCH_SECONDS)
-        if last is not Next.LOST:
-            # What is lost stands in the journal, so that it is looked at again after a restart.
-            await asyncio.to_thread(self.maker.journal.end, vm)
         log.info("move ended", vm=vm, move=drive.intent.move, outcome=last.value)
         self.ended[vm] = drive.report()
         while len(self.ended) > ENDED_KEPT:

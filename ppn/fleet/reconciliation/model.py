@@ -130,8 +130,3 @@ class Views:
     def lacks(self, kind: Kind) -> bool:
         """Whether a source of that kind could not be read."""
         return any(gap.kind == kind for gap in self.gaps)
-
-
-def printable(text: str) -> str:
-    """A text as one line for a terminal or a mail; a strange file may be called anything."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -18,9 +18,9 @@ import structlog
 
 from ppn.durable import sync_folder
 from ppn.errors import PpnError
-from ppn.fleet.reconciliation.model import printable
 from ppn.fleet.reconciliation.notices import Notice
 from ppn.fleet.reconciliation.settings import LinesFile, MailServer, Sink, Webhook
+from ppn.text import printable
 
 # For each step of a delivery; the whole of it is bounded by who calls.
 SECONDS = 10.0

@@ -24,7 +24,8 @@ from ppn.pool import keys
 NAME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 # Who holds the lock asks the controllers for 20 s at most, and then delivers for 30 s.
 WATCH_SECONDS = 75.0
-
+# Reports that one run removes; each makes one.
+MOST_PRUNED = 31
 
 log = structlog.get_logger("reconciliation")
 
@@ -106,8 +107,14 @@ class Store:
         return keys.load_public(keys.public_path(self.key))
 
     def kept(self) -> tuple[Kept, ...]:
-        """Every report, in the order in which they were written; a clock may have been wrong."""
-        found = {one.name: one for one in map(self._kept, self.reports.glob("*.json")) if one}
+        """Every report, in the order in which they were written; a clock may have been wrong.
+
+        Raises:
+            PpnError: the folder cannot be read: that is not to have none.
+        """
+        with _as_errors(self.reports):
+            paths = list(self.reports.iterdir()) if self.reports.exists() else []
+        found = {one.name: one for one in map(self._kept, paths) if one}
         links = {}
         for name, one in found.items():
             content = _bytes(one.path)
@@ -149,9 +156,13 @@ class Store:
         return reports.digest(_bytes(found[-1].path)) if found else ""
 
     def prune(self, now: datetime, keep_days: int) -> int:
-        """Remove reports that were kept for long enough; returns how many."""
+        """Remove reports that were kept for long enough; returns how many.
+
+        A few at a time: a clock that is years ahead for one run must not end them all.
+        """
         kept = self.kept()
-        gone = [one.path for one in kept[: outdated([one.made for one in kept], now, keep_days)]]
+        count = min(outdated([one.made for one in kept], now, keep_days), MOST_PRUNED)
+        gone = [one.path for one in kept[:count]]
         with _as_errors(self.reports):
             for path in gone:
                 path.unlink()
@@ -206,7 +217,7 @@ class Store:
 
     def _kept(self, path: Path) -> Kept | None:
         try:
-            made = datetime.strptime(path.stem, NAME_FORMAT).replace(tzinfo=UTC)
+            made = datetime.strptime(path.name, f"{NAME_FORMAT}.json").replace(tzinfo=UTC)
         except ValueError:
             return None  # not a name of ours
         return Kept(path.stem, made, path)

@@ -126,6 +126,7 @@ def test_show_and_tail_filter(log: Path) -> None:
     assert "acme from 10.8.0.3: destroy vm-0000000000000000: refused (no_room)" in ppn("show", log)
     assert len(ppn("tail", log, "-n", "3").splitlines()) == 3
     assert "audit_journal_missing" in ppn("show", log.parent, code=1)
+    assert "'refused'" in ppn("show", log, "--outcome", "refusd", code=2)
 
 
 def test_tail_follows(tmp_path: Path) -> None:

@@ -331,7 +331,8 @@ def test_the_correlation_id_goes_all_the_way(stand: Stand) -> None:
 def test_one_tenant_stuck_is_no_other_tenants_concern(stand: Stand) -> None:
     """TEN-09: a second tenant finishes while the first is stuck at a slow controller."""
     other = provision(stand.store, f"{stand.tenant}-2")
-    stand.store.set_ceiling(stand.tenant, Amount(1 << 20, 1 << 10, 1 << 10, 1 << 10))
+    most = {"memory_mib": 1 << 20, "vcpus": 1 << 10, "disk_gib": 1 << 10, "vms": 1 << 10}
+    stand.store.set_ceiling(stand.tenant, most)
     stand.recorder.stuck = {stand.tenant}
     with ThreadPoolExecutor(40) as pool, stand.proxy.client(stand.token) as client:
         going = [pool.submit(client.post, "/v1/vms", json=ORDER) for _ in range(40)]

@@ -109,6 +109,7 @@ def test_from_provisioning_to_the_end(tmp_path: Path, postgres: Cluster) -> None
     assert "1024/4096" in text
     assert "1/5" in text
     assert node.json("set", "acme", "--vms", "9")["ceiling"]["vms"] == 9
+    assert "--memory-mib" in node.refused("set", "acme", code=2)
     assert "tenant_has_vms" in node.refused("remove", "acme")
     assert "revoked" in node.ppn("token", "revoke", token.id).stdout
     assert node.json("token", "list", "acme")["tokens"][0]["revoked"] is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import pytest
@@ -71,15 +71,28 @@ def test_a_ceiling_can_be_raised_and_lowered_below_what_is_used(store: Store, ac
     """TEN-07: nothing more is admitted then, and what is there stays and may be removed."""
     settled(store)
     settled(store, "vm-b")
-    assert store.set_ceiling("acme", SMALL).free == NOTHING - SMALL
+    assert store.set_ceiling("acme", asdict(SMALL)).free == NOTHING - SMALL
     with refusal("quota_exceeded"):
         store.reserve("acme", "vm-c", SMALL, lease_seconds=1, now=NOW)
     begun = store.begin_removal("vm-a", lease_seconds=1, now=LATER)
     store.end_removal(begun, gone=True, now=LATER)
     assert store.tenant("acme").used == SMALL
-    assert store.set_ceiling("acme", acme.ceiling).ceiling == acme.ceiling
+    assert store.set_ceiling("acme", asdict(acme.ceiling)).ceiling == acme.ceiling
     with refusal("tenant_unknown"):
-        store.set_ceiling("globex", SMALL)
+        store.set_ceiling("globex", asdict(SMALL))
+
+
+def test_two_who_set_two_figures_of_a_ceiling_set_both(
+    store: Store, acme: Tenant, url: str
+) -> None:
+    """TEN-07: neither puts back what the other has just changed."""
+    with Store.open(url) as other:
+        assert other.set_ceiling("acme", {"vms": 9}).ceiling == replace(acme.ceiling, vms=9)
+        both = store.set_ceiling("acme", {"vcpus": 64}).ceiling
+    assert both == replace(acme.ceiling, vms=9, vcpus=64)
+    with refusal("amount_invalid"):
+        store.set_ceiling("acme", {"vms": 0})
+    assert store.tenant("acme").ceiling == both
 
 
 def test_a_tenant_is_removed_once_it_has_no_vms(store: Store, acme: Tenant) -> None:
@@ -238,6 +251,15 @@ def test_the_sweeper_is_given_what_is_open_and_nobody_is_at(store: Store, acme: 
     assert store.expired(NOW) == ()
     found = store.expired(LATER + timedelta(seconds=1))
     assert [one.vm for one in found] == ["vm-changing", "vm-open", "vm-removing"]
+
+
+def test_the_sweeper_is_given_what_a_clock_that_was_ahead_left_open(
+    store: Store, acme: Tenant
+) -> None:
+    """TEN-09: its lease ends in years, and no request goes on for so long."""
+    store.reserve("acme", "vm-open", SMALL, lease_seconds=3600, now=NOW + 3650 * DAY)
+    store.reserve("acme", "vm-going", SMALL, lease_seconds=3600, now=NOW + timedelta(minutes=5))
+    assert [one.vm for one in store.expired(NOW)] == ["vm-open"]
 
 
 def test_everything_outlives_a_restart(store: Store, acme: Tenant, url: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 
 import pytest
 
@@ -285,7 +286,7 @@ def test_a_silent_controller_is_waited_for_once(
     store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
 ) -> None:
     """TEN-08: what can be ended at others is not kept waiting."""
-    store.set_ceiling("acme", ROOMY)
+    store.set_ceiling("acme", asdict(ROOMY))
     for number in range(100):
         store.reserve("acme", f"vm-{number}", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
     fleets[0].put("vm-7", "acme", SMALL)
@@ -314,7 +315,7 @@ def test_removals_take_turns(
     store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
 ) -> None:
     """TEN-08: those that take long keep none of the others from being tried."""
-    store.set_ceiling("acme", ROOMY)
+    store.set_ceiling("acme", asdict(ROOMY))
     vms = [f"vm-{number}" for number in range(AT_ONCE + 3)]
     for vm in vms:
         store.reserve("acme", vm, SMALL, lease_seconds=LEASE_SECONDS, now=NOW)

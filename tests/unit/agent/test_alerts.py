@@ -69,6 +69,9 @@ def test_a_vm_that_stays_between_two_nodes_is_an_alert(tmp_path: Path, phase: Ph
     assert codes(make_node(WELL), stuck=stuck(paths, (WELL,), now)) == set()
     os.utime(part, (now - 60, now - 60))
     assert stuck(paths, (away,), now) == set()
+    # A clock that was ahead does not keep it from being seen until that time has come.
+    os.utime(part, (now + 3600 * 24, now + 3600 * 24))
+    assert stuck(paths, (away,), now) == {"web"}
 
 
 def test_strangers() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from ppn.audit import read
-from ppn.audit.entry import Entry, encode
+from ppn.audit.entry import Entry, EntryInvalid, encode
 from ppn.audit.journal import NAME, Journal
-from ppn.audit.read import LogMissing, unended
+from ppn.audit.read import Filter, LogMissing, entries, unended
 from tests.unit.audit.samples import BATCHES, SIGNER, entry, make_log
 
 ENTRIES = sum(BATCHES)
@@ -40,3 +41,19 @@ def test_an_intent_without_an_outcome_is_found(
 def test_without_a_log_there_is_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(LogMissing):
         unended(tmp_path)
+
+
+def test_what_stands_behind_damage_is_not_passed_over(tmp_path: Path) -> None:
+    """TEN-12: the reader is told that there is more; a torn tail is no damage."""
+    make_log(tmp_path / "log")
+    journal = tmp_path / "log" / NAME
+    sound = journal.read_bytes()
+    assert len(list(entries(tmp_path / "log", Filter()))) == ENTRIES
+    journal.write_bytes(sound[:-1])
+    assert len(list(entries(tmp_path / "log", Filter()))) == ENTRIES - BATCHES[-1]
+    ends = [found.start() for found in re.finditer(rb"^= ", sound, re.MULTILINE)]
+    for number, end in enumerate(ends[:-1]):
+        journal.write_bytes(sound[: end + 2] + b"x" + sound[end + 3 :])
+        with pytest.raises(EntryInvalid) as caught:
+            list(entries(tmp_path / "log", Filter()))
+        assert f"first {sum(BATCHES[:number])} entries" in caught.value.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Recorded(Target):
         asked: list[Any] = self.__dict__["asked"]
         asked.append((method, path, given))
         answer = self.__dict__["answer"]
-        if isinstance(answer, PpnError):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -86,6 +87,28 @@ def test_an_order_always_has_a_key() -> None:
     assert (method, path) == ("POST", "/vms")
     assert given["body"] == {"image": "tiny", "owner": "operator"}
     assert f"--key {given['headers']['Idempotency-Key']}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        KeyboardInterrupt(),
+        PpnError("lost", code="outcome_unknown"),
+        Refusal("ask again", code="vm_undecided", constraint="c", hint="ask again"),
+    ],
+)
+def test_what_may_be_made_all_the_same_is_repeated_with_its_key(why: BaseException) -> None:
+    """OPS-04: of a batch too, and where whoever typed it did not wait."""
+    ways: tuple[Callable[[Target], Any], ...] = (
+        lambda target: orders.send(target, {"image": "tiny"}, None, None),
+        lambda target: orders.send_batch(target, "[{}]", False, None),
+    )
+    for order in ways:
+        target = Recorded(why)
+        with pytest.raises(PpnError) as caught:
+            order(target)
+        key = target.__dict__["asked"][0][2]["headers"]["Idempotency-Key"]
+        assert caught.value.hint == f"order it again with --key {key}: it is made once"
 
 
 def test_a_refused_order_says_how_to_find_out_why() -> None:

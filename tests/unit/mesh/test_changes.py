@@ -110,6 +110,14 @@ def test_a_node_without_peers_loses_the_old_ones() -> None:
     assert told(interface, frozenset(), {"K": frozenset()}) == ["peer", "K", "remove"]
 
 
+def test_who_is_removed_is_in_a_command_of_its_own() -> None:
+    """MESH-03: whether or not another peer's endpoint has a name that is known just now."""
+    gone = [("peer", name, "remove") for name in ("a", "b", "c")]
+    kept = ("peer", "d", "endpoint", "relay.example:51820", "persistent-keepalive", "25")
+    found = list(commands([*gone, kept], peers=2))
+    assert found == [[*gone[0], *gone[1]], [*gone[2]], [*kept]]
+
+
 @given(
     st.one_of(pools(), pools(customers=True)), st.one_of(pools(), pools(customers=True)), st.data()
 )

@@ -136,6 +136,34 @@ def test_a_move_from_begin_to_end(moving: Moving) -> None:
     assert moving.parts.journal.intents == {}
 
 
+@pytest.mark.fault(
+    "a controller's disk fails as a move ends",
+    "the end is written once it can be, and the VM can be moved again",
+)
+def test_the_end_of_a_move_is_written_once_it_can_be(
+    moving: Moving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: or it would be under way until the controller is started again."""
+    monkeypatch.setattr(mover_module, "WATCH_SECONDS", 0.01)
+
+    async def run() -> None:
+        await moving.begin()
+        drive = moving.mover.under_way[VM]
+        aside = tmp_path.rename(tmp_path.with_name("aside"))
+        # The next line makes the file anew, for which there is no folder.
+        moving.parts.journal.__exit__()
+        async with asyncio.timeout(20):
+            while drive.outcome == "going":
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert VM in moving.mover.under_way and VM in moving.parts.journal.intents
+        aside.rename(tmp_path)
+        assert (await moving.ended()).outcome == "done"
+
+    asyncio.run(run())
+    assert moving.parts.journal.intents == {}
+
+
 def test_asked_twice_at_once_it_is_one_move(moving: Moving) -> None:
     """MIG-01: the second must not take the place of the first, nor its intent from the journal."""
 

@@ -55,6 +55,10 @@ CASES: dict[str, tuple[Views, Key]] = {
         Key("size_wrong", "vm-web", "server"),
     ),
     "leaked": (in_store(POOL, 0, *STORE, RESERVED), Key("reservation_leaked", "vm-lost")),
+    "leaked under a clock that was ahead": (
+        in_store(POOL, 0, *STORE, record(LOST, state="reserved", since="2099-01-01T00:00:00Z")),
+        Key("reservation_leaked", "vm-lost"),
+    ),
     "leaked in a change": (
         in_store(POOL, 0, record(WEB, changing=True)),
         Key("reservation_leaked", "vm-web", "server"),

@@ -16,7 +16,7 @@ from ppn.fleet.reconciliation.model import Gap
 from ppn.fleet.reconciliation.notices import State
 from ppn.fleet.reconciliation.policy import findings
 from ppn.fleet.reconciliation.report import ReportDamaged, canonical, decode, encode, report_of
-from ppn.fleet.reconciliation.store import Kept, Store, read_report
+from ppn.fleet.reconciliation.store import MOST_PRUNED, Kept, Store, read_report
 from ppn.pool.keys import KeyUnusable
 from tests.unit.reconciliation.builders import NOW, POOL, in_store
 
@@ -114,6 +114,16 @@ def test_a_report_that_is_taken_away_is_missed(store: Store) -> None:
     assert caught.value.code == "report_missing" and kept[3].path.name in caught.value.message
 
 
+def test_reports_that_cannot_be_read_are_not_called_sound(store: Store) -> None:
+    """REC-04: what keeps the folder from being listed is said, or none would seem to be there."""
+    store.reports.rmdir()
+    assert store.verify() == ()
+    store.reports.write_text("no folder")
+    with pytest.raises(PpnError) as caught:
+        store.verify()
+    assert caught.value.code == "file_failed" and str(store.reports) in caught.value.message
+
+
 def test_old_reports_go_and_the_rest_still_verifies(store: Store) -> None:
     """REC-04: kept for a stated time."""
     for day in range(6):
@@ -143,6 +153,18 @@ def test_a_clock_that_was_ahead_breaks_no_chain(store: Store) -> None:
     # Nor is anything kept for longer than is stated.
     assert store.prune(NOW + timedelta(days=500), keep_days=400) == 3
     assert store.verify() == (kept[-1],)
+
+
+@pytest.mark.fault(
+    "the clock is years ahead during a reconciliation",
+    "of the reports that seem too old it removes 31, the oldest, and the rest is still there",
+)
+def test_a_clock_that_is_ahead_does_not_end_all_reports(store: Store) -> None:
+    """REC-04: kept for a stated time; one run of a wrong clock takes a month of it at most."""
+    for day in range(40):
+        keep(store, NOW + timedelta(days=day))
+    assert store.prune(NOW + timedelta(days=20000), keep_days=400) == MOST_PRUNED == 31
+    assert len(store.verify()) == 9
 
 
 def test_reports_are_found_by_name(store: Store) -> None:

@@ -111,11 +111,12 @@ def test_tenant_names_are_what_owners_of_vms_may_be(name: str) -> None:
         "a\x1b[31m",
         "ácme",
         "operator",
+        "unknown",
         "a\u202e",
     ],
 )
 def test_other_tenant_names_are_refused(name: str) -> None:
-    """TEN-03: nothing with control characters, and not the pool's own name."""
+    """TEN-03: nothing with control characters, and not the pool's own names."""
     with refusal("tenant_name_invalid"):
         check_tenant_name(name)
 

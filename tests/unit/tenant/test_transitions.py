@@ -162,3 +162,19 @@ def test_an_order_for_a_vm_that_is_removed_waits() -> None:
     with pytest.raises(Refusal) as caught:
         transitions.join(allocation("removing"), SMALL, LEASE, NOW, "op")
     assert code_of(caught) == "vm_busy"
+
+
+@pytest.mark.fault(
+    "the clock is years ahead while a VM is ordered, and put right afterwards",
+    "its lease counts no more: the VM can be removed, and the sweeper looks at what is open",
+)
+def test_a_lease_of_a_clock_that_was_ahead_has_ended() -> None:
+    """TEN-09: or nobody could remove or change the VM, nor free its part, until that year."""
+    ahead = NOW + timedelta(days=3650)
+    left = replace(allocation("settled", pending=LARGE), until=ahead + LEASE)
+    assert not left.is_busy(NOW) and left.is_busy(ahead)
+    assert transitions.begin_removal(left, LEASE, NOW, "op").state == "removing"
+    again = transitions.join(replace(left, pending=None), SMALL, LEASE, NOW, "op")
+    assert again.until == NOW + LEASE
+    begun = transitions.begin_change(replace(left, pending=None), LARGE, LEASE, NOW, "op")
+    assert begun.until == NOW + LEASE

@@ -111,6 +111,19 @@ def test_no_refusal_of_the_pool_names_a_node_or_its_room(error: PpnError) -> Non
     assert isinstance(said, Refusal) == isinstance(error, Refusal)
 
 
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("order_elsewhere", "same Idempotency-Key"),
+        ("vm_undecided", "same Idempotency-Key"),
+        ("vm_moving", "moving the VM"),
+    ],
+)
+def test_what_passes_by_itself_says_how(code: str, word: str) -> None:
+    """TEN-09: an order that is repeated under another key would be another VM."""
+    assert word in told(Refusal(f"at {NODE}", code=code, constraint="x")).message
+
+
 def test_a_refusal_of_its_own_is_told_as_it_is() -> None:
     """TEN-08: with its numbers."""
     over = Refusal("over", code="quota_exceeded", constraint="x", wanted=2, free=1, unit="MiB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,3 +204,22 @@ def test_a_token_is_good_at_its_tenants_own_machines(
     assert told(token) == told("ppn_0123456789abcdef_" + "x" * 43)
     assert [(one.code, one.tenant) for one in stand.trail.entries] == [("token_refused", "")] * 2
     assert stand.trail.entries[0].token in token and stand.trail.entries[0].source == source
+
+
+def test_what_waits_while_its_token_is_revoked_is_not_begun(stand: Stand) -> None:
+    """TEN-03: whoever stole a token may have sent many requests before it was revoked."""
+    token = stand.token()
+    lanes = stand.guard.changes
+
+    async def story() -> int:
+        async with AsyncExitStack() as under_way:
+            for _ in range(lanes.at_once):
+                await under_way.enter_async_context(lanes.turn("acme"))
+            going = asyncio.create_task(stand.send("DELETE", "/v1/vms/vm-a", token=token))
+            while not lanes.lanes["acme"].waiting:
+                await asyncio.sleep(0.01)
+            stand.store.revoke_token(token[4:20], now=datetime.now(UTC))
+        return (await going).status_code
+
+    assert asyncio.run(asyncio.wait_for(story(), 60)) == 401
+    assert [(one.code, one.tenant) for one in stand.trail.entries] == [("token_refused", "acme")]

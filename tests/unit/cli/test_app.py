@@ -1,0 +1,42 @@
+"""What ends a command that a file, a folder or a disk got in the way of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppn.cli.exits import Exit
+
+PPN = Path(sys.executable).with_name("ppn")
+# No file system has such a name, whoever asks for it.
+NAME = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tenant", "list", "--settings", "none", "--store", f"sqlite:////{NAME}"),
+        ("tenant", "list", "--settings", NAME, "--store", "sqlite:////none"),
+    ],
+)
+def test_a_file_that_cannot_be_used_ends_in_words(words: tuple[str, ...], tmp_path: Path) -> None:
+    """CLI-04: whichever command meets it, and never with a traceback."""
+    done = subprocess.run(
+        [PPN, *words, "--json"], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    error = json.loads(done.stderr)["error"]
+    assert done.returncode == Exit.FAILED and error["code"] == "file_failed"
+    assert f"{NAME}: File name too long" in error["message"] and error["hint"]
+
+
+@pytest.mark.parametrize("vm", ["", "vm-a/move", "../nodes", "vm-a?node=x", "VM-A", "vm-a\n"])
+@pytest.mark.parametrize("words", [("vm", "destroy"), ("vm", "move", "--cancel"), ("debug", "vm")])
+def test_what_is_no_id_is_a_wrong_usage(words: tuple[str, ...], vm: str) -> None:
+    """CLI-01: nobody is asked, or the question would be another one."""
+    asked = [str(PPN), *words, "--controller", "http://127.0.0.1:1", "--", vm]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert done.returncode == Exit.USAGE and "is no id of a VM" in done.stderr
