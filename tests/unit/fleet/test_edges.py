@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from ppn.errors import Refusal
 from ppn.fleet.making import Asked
@@ -61,7 +62,8 @@ def test_what_nobody_foresaw_is_a_problem_too() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.get("/v1/vms", headers={"Ppn-Correlation-Id": "correlation-1"})
 
-    answer = asyncio.run(story())
+    with capture_logs():
+        answer = asyncio.run(story())
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (500, "internal")
