@@ -41,8 +41,18 @@ MORE_APPLETS = (*WORKING_APPLETS, *SHOWING_APPLETS)
 MORE_FOLDERS = ("seed", "seen", "www")
 INIT = HERE / "guest_init.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"
-# What a kernel does to guard itself, or to make sure of its clock, is a third of a trial's boot.
-UNGUARDED = "mitigations=off rodata=off apparmor=0 audit=0 tsc=reliable"
+# What a kernel does to guard itself, to test its ciphers and to make sure of its clock is half of a
+# trial's boot, and a trial has no secret to keep.
+UNUSED = (
+    "crypto_kdf108_init",
+    "init_encrypted",
+    "jent_mod_init",
+    "load_system_certificate_list",
+)
+UNGUARDED = (
+    "mitigations=off rodata=off apparmor=0 audit=0 tsc=reliable"
+    f" cryptomgr.notests initcall_blacklist={','.join(UNUSED)}"
+)
 TINY_CMDLINE = f"console=ttyS0 quiet {TRUSTING} {UNGUARDED}"
 DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTING} {LEANER}"
 # Room to boot in; a VM's own disk is larger, and the guest grows into it.
