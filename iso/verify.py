@@ -23,6 +23,7 @@ from iso.manifest import (
 from iso.reading import Opened, take_apart
 from iso.times import Times
 from iso.uki import BOOT_PATH
+from iso.unsigned import Unsigned, assemble
 from ppn import sshsig
 from ppn.run import CommandFailed, Completed
 
@@ -75,7 +76,9 @@ def verify(image: Path, *, signers: Path, certificate: Path, tools: Path, times:
         with times.step("boot", "Judge the boot file"):
             boot = judge_boot(opened, manifest, certificate, work, tools)
         with times.step("root", "Compute the root's hash tree"):
-            judge_root(boot, manifest, opened.files, work, tools)
+            judge_root(boot, manifest, work, tools)
+        with times.step("frame", "Compare what stands around the files"):
+            compare_frame(image, manifest, work, tools)
     return Verified(signer, manifest)
 
 
@@ -168,9 +171,9 @@ def take_boot_file(work: Path, tools: Path) -> None:
     wanted = f"::/{BOOT_PATH}"
     binds = {work: "/mnt/work"}
     try:
-        said = run_in(
-            tools, ["mdir", "-b", "-/", "-i", "/mnt/work/esp", "::"], binds=binds, timeout=SECONDS
-        ).stdout.split("\n")
+        # Hidden files too: firmware reads them like any other.
+        argv = ["mdir", "-a", "-b", "-/", "-i", "/mnt/work/esp", "::"]
+        said = run_in(tools, argv, binds=binds, timeout=SECONDS).stdout.split("\n")
         found = {line.strip() for line in said if line.strip() and not line.strip().endswith("/")}
         if wanted not in found:
             raise bad("boot_file_missing", f"the boot file system has no {BOOT_PATH}")
@@ -182,9 +185,7 @@ def take_boot_file(work: Path, tools: Path) -> None:
         raise bad("boot_file_missing", f"no boot file can be read: {error.message}") from error
 
 
-def judge_root(
-    boot: bytes, manifest: Manifest, files: Mapping[str, Path], work: Path, tools: Path
-) -> None:
+def judge_root(boot: bytes, manifest: Manifest, work: Path, tools: Path) -> None:
     """Compare the root with what the boot file will demand of it.
 
     Raises:
@@ -206,3 +207,27 @@ def judge_root(
     binds = {work / "files": "/mnt/files"}
     if run_in(tools, argv, binds=binds, timeout=SECONDS, accept=range(256)).returncode != 0:
         raise bad("root_altered", f"the root does not have the hash {manifest.root_hash}")
+
+
+def compare_frame(image: Path, manifest: Manifest, work: Path, tools: Path) -> None:
+    """Compare an image with what its parts make: start code, partitions, boot catalogue, all of it.
+
+    Firmware follows them before it reads any file, and the manifest does not name them. One set of
+    parts makes one image, so the parts that were judged are put together again.
+
+    Raises:
+        IsoError: `iso_frame_altered`.
+    """
+    again = Unsigned(work / "again")
+    again.folder.mkdir()
+    (work / "files").rename(again.medium)
+    (work / "plain").rename(again.uki)
+    assemble(tools, again, uki=work / "signed", signature=None, output=work / "image")
+    if entry_of(work / "image") != entry_of(image):
+        raise IsoError(
+            f"{image} has more in it than its files, or another order: putting them together "
+            "gives another image",
+            code="iso_frame_altered",
+            hint=f"{DO_NOT_BOOT}; if this checkout is of another version, verify with the one that "
+            f"made it: `git checkout {manifest.commit.split('+')[0]}`",
+        )
