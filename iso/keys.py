@@ -30,9 +30,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from iso.build import ALLOWED_SIGNERS, TEST_MARK
 from iso.enter import run_in
 from iso.errors import IsoError
+from iso.given import ALLOWED_SIGNERS, TEST_MARK
 from iso.manifest import NAMESPACE
 from ppn.durable import write_atomic
 from ppn.errors import Refusal

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from iso.errors import IsoError
 from ppn.cli.output import AsJson, print_json, say
 
 OUTPUT = Path("dist/iso")
@@ -30,12 +29,12 @@ def build(
     Example: ppn iso build --keys ~/mypool/iso-keys/public
     """
     from iso.build import build_iso
+    from iso.given import need_fit
     from iso.stage import inputs_from_lock
     from iso.times import Times
 
-    for path in (keys, site):
-        if path is not None and not path.exists():
-            raise IsoError(f"there is no {path}", code="not_found")
+    # Before the long way there; the build itself looks again.
+    need_fit(keys, site)
     times = Times()
     inputs = inputs_from_lock(
         output=output / "unsigned", keys=keys, site=site, times=times, offline=offline
