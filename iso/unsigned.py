@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from iso import esp, medium
 from iso.enter import run_in
+from iso.errors import IsoError
 from iso.manifest import PATH, SIGNATURE_PATH, Manifest, entry_of, parse
 from ppn.durable import write_atomic
 
@@ -43,8 +44,19 @@ class Unsigned:
         return self.medium / PATH
 
     def manifest(self) -> Manifest:
-        """The manifest, read."""
-        return parse(self.manifest_file.read_bytes())
+        """The manifest, read.
+
+        Raises:
+            IsoError: `not_built`: it is written last, so there is none of what was interrupted.
+        """
+        try:
+            return parse(self.manifest_file.read_bytes())
+        except FileNotFoundError as error:
+            raise IsoError(
+                f"{self.folder} holds no whole image",
+                code="not_built",
+                hint="build it with `ppn iso build`",
+            ) from error
 
     def files(self) -> dict[str, Path]:
         """Every file of the ISO by its path there."""

@@ -32,6 +32,7 @@ def build(
     from iso.given import need_fit
     from iso.stage import inputs_from_lock
     from iso.times import Times
+    from iso.trees import building
 
     # Before the long way there; the build itself looks again.
     need_fit(keys, site)
@@ -39,7 +40,9 @@ def build(
     inputs = inputs_from_lock(
         output=output / "unsigned", keys=keys, site=site, times=times, offline=offline
     )
-    made, image, digest = build_iso(inputs, output, times)
+    # Not while another one builds or signs what is there.
+    with building(output, "image"):
+        made, image, digest = build_iso(inputs, output, times)
     manifest = made.manifest()
     if as_json:
         print_json(
