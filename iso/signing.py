@@ -66,7 +66,7 @@ def sign(
     need_same_keys(unsigned, keys)
     output.mkdir(parents=True, exist_ok=True)
     made = Signatures(output)
-    with TemporaryDirectory(prefix="ppn-sign-") as name:
+    with TemporaryDirectory(prefix="ppn-sign-", dir=keyring.MEMORY) as name:
         work = Path(name)
         clear = keyring.opened(keys.key("db"), passphrase)
         write_atomic(work / "db.key", clear, mode=0o600)
