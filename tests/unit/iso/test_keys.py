@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import NoEncryption
 
 from iso import keys as keyring
+from iso.commands.passphrase import passphrase_of
 from iso.errors import IsoError
 from iso.keys import MEMORY, RSA_BITS, VARIABLES, Keys, make
 
@@ -51,3 +52,21 @@ def test_a_key_without_its_passphrase_is_on_no_disk(
     assert len(seen) == len(VARIABLES)
     assert {path.parents[1] for path in seen} == {MEMORY}
     assert not any(path.exists() for path in seen)
+
+
+@pytest.mark.parametrize(
+    "content", [b"correct horse\n", b"correct horse\r\nmore", b"correct horse"]
+)
+def test_a_passphrase_is_the_first_line(tmp_path: Path, content: bytes) -> None:
+    """However it ends; typed at a prompt it is the same."""
+    (tmp_path / "secret").write_bytes(content)
+    assert passphrase_of(tmp_path / "secret", needed=True, new=True) == "correct horse"
+
+
+@pytest.mark.parametrize("content", [b"", b"\nbelow\n", b"\xff", None])
+def test_no_passphrase_is_not_taken_for_an_empty_one(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(IsoError, match="secret") as refused:
+        passphrase_of(tmp_path / "secret", needed=False, new=True)
+    assert refused.value.code == "passphrase_unusable"
