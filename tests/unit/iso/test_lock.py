@@ -58,6 +58,15 @@ def test_a_changed_package_is_one_changed_line() -> None:
         ("path", "pool/x?y.deb"),
         ("size", -1),
         ("size", "12"),
+        ("size", True),
+        ("path", "pool/a b.deb"),
+        ("path", "pool/%2e%2e/b.deb"),
+        ("path", "pool//b.deb"),
+        # They would be further words for mmdebstrap and apt.
+        ("name", "bash,evil"),
+        ("name", "?essential"),
+        ("version", "1\nPackage: evil"),
+        ("trees", "node"),
         ("more", 1),
         ("name", None),
     ],
@@ -74,6 +83,38 @@ def test_a_damaged_line_is_refused_by_its_number(field: str, value: object) -> N
     lines[number] = json.dumps(fields)
     with pytest.raises(LockUnusable, match=f"line {number + 1} is damaged"):
         parse("\n".join(lines), "the lock")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "anyio.whl",
+        "anyio-4.9-py3-none-any.tar.gz",
+        "../anyio-4.9-py3-none-any.whl",
+        "anyio-4.9 --index-url=x-py3-none-any.whl",
+        "anyio-4.9\n-py3-none-any.whl",
+    ],
+)
+def test_what_is_no_wheel_is_refused(file: str) -> None:
+    """ISO-02: it would be a line for pip."""
+    text = LOCK.text().replace(json.dumps(LOCK.wheels[0].file), json.dumps(file))
+    with pytest.raises(LockUnusable, match="is damaged"):
+        parse(text, "the lock")
+
+
+@pytest.mark.parametrize(
+    ("twice", "named"),
+    [
+        (replace(LOCK.packages[0], sha256=sha256("other")), "bash"),
+        (replace(LOCK.packages[0], name="other"), "bash_1_amd64.deb"),
+        (replace(LOCK.packages[0], name="new", path="new.deb", archive="other"), "archive other"),
+    ],
+)
+def test_what_two_lines_say_differently_is_refused(twice: Package, named: str) -> None:
+    """ISO-02: which of two files goes in must not depend on their order."""
+    text = replace(LOCK, packages=(*LOCK.packages, twice)).text()
+    with pytest.raises(LockUnusable, match=named):
+        parse(text, "the lock")
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"kind": "other"}', '{"name": "x"}'])
