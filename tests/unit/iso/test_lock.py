@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iso.archive import ArchiveUnusable
 from iso.lock import LOCK_FILE, Archive, Lock, LockUnusable, Package, Tree, changes, parse
-from iso.refresh import differs
+from iso.refresh import differs, need_no_older
 from iso.root import recipes
 from iso.wheels import node_wheels
 from tests.unit.iso.locks import LOCK, package, sha256
@@ -154,6 +155,18 @@ def test_a_newer_day_of_the_same_packages_is_no_news() -> None:
     assert not differs(LOCK, later)
     assert differs(None, LOCK)
     assert differs(LOCK, replace(LOCK, trees=(Tree("node", ("bash", "zstd")), LOCK.trees[1])))
+
+
+def test_an_archive_that_is_older_than_the_lock_is_refused() -> None:
+    """ISO-01: an old list is signed as well as a new one."""
+    debian, security = LOCK.archives
+    need_no_older(None, LOCK)
+    need_no_older(LOCK, LOCK)
+    older = replace(LOCK, archives=(debian, replace(security, date="20261121T105959Z")))
+    need_no_older(older, LOCK)
+    with pytest.raises(ArchiveUnusable, match="debian-security is of 20261121T105959Z") as refused:
+        need_no_older(LOCK, older)
+    assert refused.value.code == "archive_older"
 
 
 def test_a_changed_list_of_packages_asks_for_a_new_lock() -> None:
