@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppn.durable import sync_folder
+from ppn.durable import put_in_place
 from ppn.errors import PpnError
 
 NAMED = 5
@@ -88,11 +87,7 @@ class Cache:
                 code="bytes_differ",
                 hint="try another mirror; where the archive has changed, refresh the lock",
             )
-        with draft.open("rb") as content:
-            os.fsync(content.fileno())
-        path = self.path(file.sha256)
-        os.replace(draft, path)
-        sync_folder(path.parent)
+        put_in_place(draft, self.path(file.sha256))
 
     def need(self, files: Sequence[File]) -> None:
         """Refuse to go on when a file is not there.

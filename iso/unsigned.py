@@ -12,7 +12,7 @@ from iso import esp, medium
 from iso.enter import run_in
 from iso.errors import IsoError
 from iso.manifest import PATH, SIGNATURE_PATH, Manifest, entry_of, parse
-from ppn.durable import write_atomic
+from ppn.durable import put_in_place, write_atomic
 
 # A detached signature with its certificate takes about 2 KiB in the boot file.
 SIGNATURE_ROOM = 16 << 10
@@ -110,7 +110,7 @@ def assemble(
         )
         run_tool(tools, argv, manifest.source_date_epoch, {work: "/mnt/work"})
         (work / "iso").chmod(0o644)
-        (work / "iso").replace(output)
+        put_in_place(work / "iso", output)
 
 
 def place(files: Mapping[str, Path], tree: Path) -> None:
