@@ -18,7 +18,7 @@ from iso.software import put_release
 from iso.source import Source, source_of
 from iso.times import Times
 from iso.tools import tools_tree
-from iso.trees import building
+from iso.trees import building, need_root
 from iso.wheels import PYTHON
 from lab.paths import cache_folder
 from ppn.run import run
@@ -49,8 +49,10 @@ def inputs_from_lock(
         fresh: pack the root now, even if the cache has it.
 
     Raises:
+        Refusal: only root may.
         PpnError: a tree cannot be built.
     """
+    need_root("building an image")
     lock, cache = Lock.read(), Cache(cache_folder())
     with times.step("trees", "Make the tools tree and the node root"):
         tools = tools_tree(lock, cache, offline=offline)
@@ -114,7 +116,13 @@ def superseded(packed: Iterable[Path]) -> list[Path]:
 
 
 def tools_from_lock() -> Path:
-    """The tools tree that this checkout's lock makes."""
+    """The tools tree that this checkout's lock makes.
+
+    Raises:
+        Refusal: whoever is not root cannot enter it.
+        PpnError: it cannot be built.
+    """
+    need_root("running the builder's tools")
     return tools_tree(Lock.read(), Cache(cache_folder()))
 
 

@@ -28,6 +28,7 @@ def sign(
 
     Example: ppn iso sign --keys ~/mypool/iso-keys
     """
+    from iso.errors import need_files
     from iso.keys import TEST_WARNING, Keys, protected
     from iso.signing import Signatures, attach, need_fitting
     from iso.signing import sign as sign_parts
@@ -37,6 +38,9 @@ def sign(
     from iso.unsigned import Unsigned
 
     unsigned, signatures = Unsigned(output / "unsigned"), Signatures(output / "signatures")
+    if keys is not None:
+        hint = "--keys takes the folder that `ppn iso keys` made, with `private` in it"
+        need_files(Keys(keys).key("db"), Keys(keys).signing_key, hint=hint)
     times, tools = Times(), tools_from_lock()
     with building(output, "image"):
         test = unsigned.manifest().test_keys
