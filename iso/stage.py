@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from deploys.wheelhouse import wheelhouse
+from deploys.wheelhouse import dependencies_digest, release_layer
 from iso import sbom, squash
 from iso.build import Inputs
 from iso.cache import Cache
@@ -92,10 +92,11 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
         CommandFailed: ppn could not be laid in, or the root not be packed.
         OSError: no room, or no right.
     """
-    software = wheelhouse(PYTHON)
+    # The root has the packages' layer; its archive, which may have to be fetched, is not needed.
+    release = release_layer(PYTHON)
     # The trees' folders are called by a hash of all that is in them, and so is ppn.
     trees = (root.parent.name, tools.parent.name)
-    parts = (*trees, software.release.digest, *squash.command("", "", source.epoch))
+    parts = (*trees, release.digest, *squash.command("", "", source.epoch))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     kept = cache.folder / f"packed-{digest}.squashfs"
     with building(cache.folder, kept.name):
@@ -103,7 +104,7 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
             with TemporaryDirectory(prefix=".release-", dir=cache.folder) as name:
                 whole = Path(name) / "root"
                 run(["cp", "--archive", root, whole], timeout=COPY_SECONDS)
-                put_release(whole, software)
+                put_release(whole, dependencies_digest(PYTHON), release)
                 squash.pack(whole, kept, tools=tools, epoch=source.epoch)
             for old in superseded(cache.folder.glob("packed-*.squashfs")):
                 old.unlink()
