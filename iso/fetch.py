@@ -148,8 +148,12 @@ def download(
         httpx.Client(timeout=SILENCE_SECONDS, follow_redirects=True) as client,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
-        for future in [pool.submit(one, file) for file in files]:
-            future.result()
+        try:
+            for future in [pool.submit(one, file) for file in files]:
+                future.result()
+        finally:
+            # Interrupted too: the pool would go on with all that waits.
+            stop.set()
 
 
 def _download_one(client: httpx.Client, file: File, cache: Cache, *, snapshot: bool) -> None:
