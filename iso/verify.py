@@ -14,6 +14,7 @@ from iso.manifest import (
     NAMESPACE,
     PATH,
     SIGNATURE_PATH,
+    SITE_PATHS,
     UNLISTED,
     Entry,
     Manifest,
@@ -25,6 +26,8 @@ from iso.times import Times
 from iso.uki import BOOT_PATH
 from iso.unsigned import Unsigned, assemble
 from ppn import sshsig
+from ppn.errors import Refusal
+from ppn.installer import signature
 from ppn.run import CommandFailed, Completed
 
 SECONDS = 300
@@ -71,6 +74,7 @@ def verify(image: Path, *, signers: Path, certificate: Path, tools: Path, times:
             opened = take_apart(image, work)
         with times.step("manifest", "Judge the manifest's signature"):
             signer, manifest = judge_manifest(opened.files, signers)
+            judge_site(opened.files, signers)
         with times.step("files", "Compare every file with the manifest"):
             compare_files(opened.files, manifest)
         with times.step("boot", "Judge the boot file"):
@@ -110,6 +114,21 @@ def judge_manifest(files: Mapping[str, Path], signers: Path) -> tuple[str, Manif
     return signer, parse(content)
 
 
+def judge_site(files: Mapping[str, Path], signers: Path) -> None:
+    """Refuse site settings that the image's own installer would refuse.
+
+    Raises:
+        IsoError: `settings_unsigned` or another code of the installer's.
+    """
+    site, proof = (files.get(path) for path in SITE_PATHS)
+    if site is None:
+        return
+    try:
+        signature.verify(site.read_bytes(), proof.read_bytes() if proof else None, signers)
+    except Refusal as error:
+        raise bad(error.code, f"{SITE_PATHS[0]}: {error.message}") from error
+
+
 def compare_files(files: Mapping[str, Path], manifest: Manifest) -> None:
     """Compare an image's files with its manifest.
 
@@ -119,7 +138,7 @@ def compare_files(files: Mapping[str, Path], manifest: Manifest) -> None:
     for path in sorted(manifest.files.keys() - files.keys()):
         raise bad("file_missing", f"{path} is in the manifest and not in the image")
     for path in sorted(files.keys() - manifest.files.keys() - UNLISTED):
-        raise bad("file_unnamed", f"{path} is in the image and not in the manifest")
+        raise bad("file_unnamed", f"{path!r} is in the image and not in the manifest")
     for path, entry in sorted(manifest.files.items()):
         if (found := entry_of(files[path])) != entry:
             raise bad("file_altered", f"{path} is not what was signed: {different(entry, found)}")
@@ -178,7 +197,7 @@ def take_boot_file(work: Path, tools: Path) -> None:
         if wanted not in found:
             raise bad("boot_file_missing", f"the boot file system has no {BOOT_PATH}")
         for path in sorted(found - {wanted}):
-            raise bad("boot_file_unnamed", f"the boot file system has another file: {path}")
+            raise bad("boot_file_unnamed", f"the boot file system has another file: {path!r}")
         argv = ["mcopy", "-n", "-i", "/mnt/work/esp", wanted, "/mnt/work/signed"]
         run_in(tools, argv, binds=binds, timeout=SECONDS)
     except CommandFailed as error:

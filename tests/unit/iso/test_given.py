@@ -10,6 +10,7 @@ import pytest
 from iso.errors import IsoError
 from iso.given import need_fit
 from iso.manifest import NAMESPACE
+from iso.verify import judge_site
 from ppn import sshsig
 from ppn.errors import Refusal
 from ppn.installer.signature import NAMESPACE as SITE_NAMESPACE
@@ -99,6 +100,23 @@ def test_settings_that_the_installer_would_refuse_are_refused_now(
     with pytest.raises(IsoError) as unfit:
         need_fit(None, site)
     assert unfit.value.code == "site_unfit"
+
+
+def test_settings_on_an_image_are_judged_like_its_files(
+    keys: Path, site: Path, tmp_path: Path
+) -> None:
+    """ISO-01: they are not in the manifest, and signed for themselves."""
+    files = {"ppn/site.json": site, "ppn/site.json.sig": tmp_path / "site.json.sig"}
+    sign(tmp_path, site)
+    judge_site(files, keys / "allowed_signers")
+    judge_site({}, keys / "allowed_signers")
+    with pytest.raises(IsoError) as refused:
+        judge_site({"ppn/site.json": site}, keys / "allowed_signers")
+    assert refused.value.code == "settings_unsigned"
+    site.write_text('{"version": 2}\n')
+    with pytest.raises(IsoError) as refused:
+        judge_site(files, keys / "allowed_signers")
+    assert refused.value.code == "settings_altered"
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
