@@ -22,6 +22,7 @@ from ppn.errors import PpnError
 LOCK_FILE = Path(__file__).with_name("packages.lock")
 MAX_LOCK_BYTES = 8 * 2**20
 MAX_PACKAGE_BYTES = 2 * 2**30
+DATE = "%Y%m%dT%H%M%SZ"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # They become words of commands, lines for pip, and parts of paths and addresses.
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
@@ -29,6 +30,11 @@ VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.:~-]*")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~-]*")
 PATH = re.compile(rf"{FILE.pattern}(/{FILE.pattern})*")
 WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9+._]+){4,5}\.whl")
+
+
+def stamp(date: datetime) -> str:
+    """A time as the lock has it and as snapshots are called, for example `20261121T081500Z`."""
+    return date.astimezone(UTC).strftime(DATE)
 
 
 class LockUnusable(PpnError):
@@ -107,7 +113,7 @@ class Archive:
     @property
     def seconds(self) -> int:
         """The date in seconds since 1970."""
-        found = datetime.strptime(self.date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        found = datetime.strptime(self.date, DATE).replace(tzinfo=UTC)
         return int(found.timestamp())
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from iso import fetch
 from iso.cache import Cache, File
-from tests.unit.iso.locks import sha256
+from tests.unit.iso.locks import LOCK, sha256
 
 FILES = [File(name, sha256(name)) for name in "abcdef"]
 
@@ -29,3 +29,15 @@ def test_an_interrupt_ends_what_waits(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         fetch.download(FILES, Cache(tmp_path), interrupted, snapshot=False)
     assert len(begun) <= 2
+
+
+def test_a_snapshot_is_asked_for_the_state_of_the_lock_and_a_day_later() -> None:
+    """ISO-02: the newest package of a state is not in a snapshot of the moment it was published."""
+    (bash,) = (one for one in LOCK.packages if one.name == "bash")
+    places = {"debian": "http://mirror.test/debian"}
+    assert fetch.addresses(bash, LOCK, places, "http://old.test/archive/") == (
+        f"http://mirror.test/debian/{bash.path}",
+        f"http://old.test/archive/debian/20261121T081500Z/{bash.path}",
+        f"http://old.test/archive/debian/20261122T081500Z/{bash.path}",
+    )
+    assert len(fetch.addresses(bash, LOCK, places, "")) == 1
