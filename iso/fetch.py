@@ -168,6 +168,7 @@ def _download_one(client: httpx.Client, file: File, cache: Cache, *, snapshot: b
     draft = cache.draft(file)
     try:
         for address in file.addresses:
+            draft.unlink(missing_ok=True)
             reason = _try(client, address, file, draft)
             if not reason:
                 cache.keep(draft, file)

@@ -152,6 +152,14 @@ def test_a_snapshot_of_the_lock_s_day_has_it(mirror: Mirror, cache: Cache) -> No
     assert kept(cache) == [BASH.sha256]
 
 
+def test_half_a_file_of_one_place_is_not_ended_by_another(mirror: Mirror, cache: Cache) -> None:
+    """The first half may have been the wrong one."""
+    mirror.files[f"debian/{BASH.path}"] = b"x" * 1000
+    mirror.files[f"old/debian/{DAY}/{BASH.path}"] = CONTENT["bash"]
+    get(mirror, cache, (BASH,), snapshot=f"{mirror.address}/old")
+    assert kept(cache) == [BASH.sha256]
+
+
 def test_a_snapshot_that_lacks_it_too_is_told(mirror: Mirror, cache: Cache) -> None:
     del mirror.files[f"debian/{BASH.path}"]
     with pytest.raises(FetchFailed, match="the archive and the snapshot no longer"):
