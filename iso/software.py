@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from deploys.wheelhouse import CHECKOUT, Layer
+from iso.enter import ENVIRONMENT
 from ppn.run import run
 
 # What operations/software.py declares of a node.
@@ -58,4 +59,5 @@ def install(root: Path, *words: str) -> None:
     """Run the installer inside the root."""
     program = INSTALLER.read_text(encoding="utf-8")
     argv = ["chroot", str(root), "/bin/sh", "-c", program, "ppn-install", FOLDER, *words]
-    run(argv, timeout=INSTALL_SECONDS)
+    # Nothing of this machine's environment, of which tar and Python would take some.
+    run(argv, timeout=INSTALL_SECONDS, env=ENVIRONMENT)

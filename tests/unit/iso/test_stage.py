@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from deploys import wheelhouse
-from iso import squash, stage
+from iso import software, squash, stage
 from iso.cache import Cache
+from iso.enter import ENVIRONMENT
 from iso.source import Source
+
+
+def test_ppn_is_laid_in_without_this_machine_s_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ISO-02: TAR_OPTIONS, LD_PRELOAD and the like would be in the image."""
+    monkeypatch.setenv("TAR_OPTIONS", "--mode=0777")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    # In place of the program that only root may start.
+    chroot = tmp_path / "chroot"
+    chroot.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
+    chroot.chmod(0o755)
+    monkeypatch.setattr(software, "ENVIRONMENT", ENVIRONMENT | {"PATH": os.environ["PATH"]})
+    software.install(tmp_path, "0123")
+    found = (tmp_path / "environment").read_text().splitlines()
+    assert {line.split("=")[0] for line in found} <= {*ENVIRONMENT, "PWD", "_", "SHLVL", "OLDPWD"}
 
 
 def test_a_root_that_is_there_is_packed_without_a_network(
