@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from iso.software import put_release
 from iso.source import Source, source_of
 from iso.times import Times
 from iso.tools import tools_tree
-from iso.trees import building, need_root
+from iso.trees import building, need_root, remove
 from iso.wheels import PYTHON
 from lab.paths import cache_folder
 from ppn.run import run
@@ -99,8 +100,11 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
     parts = (*trees, release.digest, *squash.command("", "", source.epoch))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     kept = cache.folder / f"packed-{digest}.squashfs"
-    with building(cache.folder, kept.name):
+    with building(cache.folder, "packed"):
         if fresh or not kept.exists():
+            # Of a build that was killed; nobody else packs now.
+            for left in cache.folder.glob(".release-*"):
+                remove(left)
             with TemporaryDirectory(prefix=".release-", dir=cache.folder) as name:
                 whole = Path(name) / "root"
                 run(["cp", "--archive", root, whole], timeout=COPY_SECONDS)
@@ -108,6 +112,8 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
                 squash.pack(whole, kept, tools=tools, epoch=source.epoch)
             for old in superseded(cache.folder.glob("packed-*.squashfs")):
                 old.unlink()
+        # In use, and so not the next to go.
+        os.utime(kept)
     return kept
 
 

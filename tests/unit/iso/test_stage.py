@@ -50,6 +50,12 @@ def test_a_root_that_is_there_is_packed_without_a_network(
     (root / "etc/motd").write_bytes(b"packed")
     source = Source("0.1.0", "c0ffee", 1)
     cache = Cache(tmp_path / "cache")
+    left = cache.folder / ".release-killed/root"
+    left.mkdir(parents=True)
     packed = stage.packed_root(root, source, cache, tools=tools, fresh=False)
     assert packed.read_bytes() == b"packed"
+    # What a killed build left is gone; what is used again is not the next to go.
+    assert not left.parent.exists()
+    os.utime(packed, (1, 1))
     assert stage.packed_root(root, source, cache, tools=tools, fresh=False) == packed
+    assert packed.stat().st_mtime > 1
