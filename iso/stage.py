@@ -103,9 +103,9 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
     with building(cache.folder, "packed"):
         if fresh or not kept.exists():
             # Of a build that was killed; nobody else packs now.
-            for left in cache.folder.glob(".release-*"):
+            for left in cache.folder.glob(".packing-*"):
                 remove(left)
-            with TemporaryDirectory(prefix=".release-", dir=cache.folder) as name:
+            with TemporaryDirectory(prefix=".packing-", dir=cache.folder) as name:
                 whole = Path(name) / "root"
                 run(["cp", "--archive", root, whole], timeout=COPY_SECONDS)
                 put_release(whole, dependencies_digest(PYTHON), release)

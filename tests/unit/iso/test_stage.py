@@ -50,7 +50,7 @@ def test_a_root_that_is_there_is_packed_without_a_network(
     (root / "etc/motd").write_bytes(b"packed")
     source = Source("0.1.0", "c0ffee", 1)
     cache = Cache(tmp_path / "cache")
-    left = cache.folder / ".release-killed/root"
+    left = cache.folder / ".packing-killed/root"
     left.mkdir(parents=True)
     packed = stage.packed_root(root, source, cache, tools=tools, fresh=False)
     assert packed.read_bytes() == b"packed"
