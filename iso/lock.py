@@ -6,7 +6,6 @@ come from is a setting of whoever builds (see `iso.archive`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -183,11 +182,6 @@ class Lock:
             found: Sequence[Any] = sorted(entries)
             lines += [json.dumps({"kind": kind} | asdict(entry)) + "\n" for entry in found]
         return "".join(lines)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the lock's text, in hex."""
-        return hashlib.sha256(self.text().encode()).hexdigest()
 
     @property
     def epoch(self) -> int:

@@ -39,7 +39,6 @@ def test_a_lock_reads_back_whatever_its_order(found: list[Package], random: obje
     )
     assert one.text() == other.text()
     assert parse(other.text(), "x") == one
-    assert one.digest == other.digest
 
 
 def test_a_changed_package_is_one_changed_line() -> None:
