@@ -126,13 +126,26 @@ class Cache:
         wanted = other.absent(files)
         for number, file in enumerate(wanted, 1):
             told(f"{number} of {len(wanted)}")
-            draft = other.draft(file)
-            try:
-                shutil.copyfile(self.path(file.sha256), draft)
-                other.keep(draft, file)
-            finally:
-                draft.unlink(missing_ok=True)
+            other.take(self.path(file.sha256), file)
         return len(wanted)
+
+    def take(self, source: Path, file: File) -> None:
+        """Copy a file in, and judge it here.
+
+        Args:
+            source: where it is.
+            file: what it should be.
+
+        Raises:
+            CacheUnusable: it is something else.
+            OSError: it cannot be read or written; nothing of it stays.
+        """
+        draft = self.draft(file)
+        try:
+            shutil.copyfile(source, draft)
+            self.keep(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def hash_of(path: Path) -> str:

@@ -266,9 +266,7 @@ def fetch_wheels(
             came = folder / wheel.file
             if not came.is_file():
                 raise CacheUnusable(f"pip chose another file than {wheel.file}")
-            draft = cache.draft(files[wheel.file])
-            draft.write_bytes(came.read_bytes())
-            cache.keep(draft, files[wheel.file])
+            cache.take(came, files[wheel.file])
 
 
 def lay_wheels(lock: Lock, cache: Cache, folder: Path, *, offline: bool) -> None:

@@ -60,4 +60,6 @@ def build(
     say(f"{image}  {image.stat().st_size >> 20} MiB\nsha256 {digest}")
     if manifest.test_keys:
         say("test keys: anyone can sign for this image; never boot a real machine from it")
+    if "+" in manifest.commit:
+        say(f"of commit {manifest.commit}: nobody else can build this image again")
     say("not signed yet: `ppn iso sign` does it; `ppn iso verify --rebuild` compares it later")

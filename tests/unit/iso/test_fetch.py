@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import time
 from pathlib import Path
 
@@ -29,6 +31,20 @@ def test_an_interrupt_ends_what_waits(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         fetch.download(FILES, Cache(tmp_path), interrupted, snapshot=False)
     assert len(begun) <= 2
+
+
+@pytest.mark.fault("the cache's disk is full", "nothing of a file stays there")
+def test_a_file_that_does_not_fit_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        Cache(tmp_path).take(tmp_path / "from", FILES[0])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_snapshot_is_asked_for_the_state_of_the_lock_and_a_day_later() -> None:
