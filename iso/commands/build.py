@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppn.cli.output import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from iso.manifest import Manifest
 
 OUTPUT = Path("dist/iso")
 
@@ -57,6 +60,11 @@ def build(
             }
         )
         return
+    show(manifest, image, digest)
+
+
+def show(manifest: Manifest, image: Path, digest: str) -> None:
+    """Print what was built, and what its builder should know of it."""
     say(f"{image}  {image.stat().st_size >> 20} MiB\nsha256 {digest}")
     if manifest.test_keys:
         say("test keys: anyone can sign for this image; never boot a real machine from it")
