@@ -210,7 +210,7 @@ def _pull(client: httpx.Client, address: str, file: File, draft: Path) -> str:
                         # Wrong bytes without end: what has come is enough to refuse it.
                         return ""
                     output.write(chunk)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _Interrupted(str(error) or type(error).__name__) from error
     if file.size is not None and have < file.size:
         raise _Interrupted(f"it sent {have} of {file.size} bytes")

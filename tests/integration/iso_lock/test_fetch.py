@@ -152,6 +152,13 @@ def test_a_snapshot_of_the_lock_s_day_has_it(mirror: Mirror, cache: Cache) -> No
     assert kept(cache) == [BASH.sha256]
 
 
+@pytest.mark.parametrize("address", ["http://mirror:port/debian", "mirror/debian", "file:///srv"])
+def test_an_address_that_is_none_is_told(cache: Cache, address: str) -> None:
+    environment = {"PPN_MIRROR": address, "PPN_SECURITY_MIRROR": address}
+    with pytest.raises(FetchFailed, match=r"bash 1 .*cannot be fetched.*PPN_MIRROR"):
+        fetch(LOCK, (BASH,), cache, print, environment=environment)
+
+
 def test_half_a_file_of_one_place_is_not_ended_by_another(mirror: Mirror, cache: Cache) -> None:
     """The first half may have been the wrong one."""
     mirror.files[f"debian/{BASH.path}"] = b"x" * 1000
