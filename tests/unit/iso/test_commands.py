@@ -12,6 +12,8 @@ from iso.__main__ import main
 from iso.commands.sign import sign
 from iso.commands.verify import verify
 from iso.errors import IsoError
+from iso.fetch import FetchFailed
+from ppn.cli.exits import Exit, exit_of
 
 
 def test_verify_names_what_is_missing(tmp_path: Path) -> None:
@@ -46,3 +48,9 @@ def test_a_full_disk_is_no_traceback(
         main()
     assert ended.value.code == 1
     assert "No space left on device: '/keys' (file_unusable)" in capsys.readouterr().err
+
+
+def test_a_silent_mirror_ends_with_the_code_that_the_command_promises() -> None:
+    """It may be asked again; a package that is gone may not."""
+    assert exit_of(FetchFailed("silent")) is Exit.UNREACHABLE
+    assert exit_of(FetchFailed("gone", code="package_gone")) is Exit.FAILED
