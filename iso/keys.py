@@ -256,6 +256,8 @@ def enrol(keys: Keys, tools: Path, made: Mapping[str, RSAPrivateKey]) -> None:
             signer = ["-k", "/mnt/work/key", "-c", f"/mnt/public/{writer}.crt"]
             files = [name, f"/mnt/public/{name}.esl", f"/mnt/public/{name}.auth"]
             tool("sign-efi-sig-list", "-g", owner, "-t", now, *signer, *files)
+            # The tool's own mode is for secrets.
+            (keys.public / f"{name}.auth").chmod(0o644)
 
 
 def opened(path: Path, passphrase: str | None, *, ssh: bool = False) -> bytes:

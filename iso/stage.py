@@ -13,6 +13,7 @@ from deploys.wheelhouse import dependencies_digest, release_layer
 from iso import sbom, squash
 from iso.build import Inputs
 from iso.cache import Cache
+from iso.errors import IsoError
 from iso.lock import LOCK_FILE, Lock
 from iso.root import node_root
 from iso.software import put_release
@@ -51,16 +52,25 @@ def inputs_from_lock(
 
     Raises:
         Refusal: only root may.
+        IsoError: `checkout_changed` meanwhile.
         PpnError: a tree cannot be built.
     """
     need_root("building an image")
-    lock, cache = Lock.read(), Cache(cache_folder())
+    before = lock, found = Lock.read(), source_of()
+    cache = Cache(cache_folder())
     with times.step("trees", "Make the tools tree and the node root"):
         tools = tools_tree(lock, cache, offline=offline)
         root = node_root(lock, cache, offline=offline)
-    source = at_least(source_of(), lock.epoch)
+    source = at_least(found, lock.epoch)
     with times.step("squash", "Pack the root"):
         packed = packed_root(root, source, cache, tools=tools, fresh=fresh)
+    # What the image says of itself is what it was made of.
+    if (Lock.read(), source_of()) != before:
+        raise IsoError(
+            "the checkout was changed while its image was built",
+            code="checkout_changed",
+            hint="build again, and pull or commit afterwards",
+        )
     return Inputs(
         root=root,
         packed=packed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def test_a_key_without_its_passphrase_is_on_no_disk(
             return
         holders = [p for folder in binds for p in folder.rglob("*") if CLEAR in p.read_bytes()]
         seen.extend(holders)
+        os.close(os.open(places["/mnt/public"] / Path(argv[-1]).name, os.O_CREAT, mode=0o600))
 
     keys = Keys(tmp_path / "keys")
     keys.public.mkdir(parents=True)
@@ -52,6 +54,7 @@ def test_a_key_without_its_passphrase_is_on_no_disk(
     assert len(seen) == len(VARIABLES)
     assert {path.parents[1] for path in seen} == {MEMORY}
     assert not any(path.exists() for path in seen)
+    assert {path.stat().st_mode & 0o777 for path in keys.public.iterdir()} == {0o644}
 
 
 @pytest.mark.parametrize(

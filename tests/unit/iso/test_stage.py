@@ -11,7 +11,9 @@ from deploys import wheelhouse
 from iso import software, squash, stage
 from iso.cache import Cache
 from iso.enter import ENVIRONMENT
+from iso.errors import IsoError
 from iso.source import Source
+from iso.times import Times
 
 
 def test_ppn_is_laid_in_without_this_machine_s_environment(
@@ -59,3 +61,23 @@ def test_a_root_that_is_there_is_packed_without_a_network(
     os.utime(packed, (1, 1))
     assert stage.packed_root(root, source, cache, tools=tools, fresh=False) == packed
     assert packed.stat().st_mtime > 1
+
+
+@pytest.mark.fault("the checkout is changed while its image is built", "refused, nothing is made")
+def test_an_image_is_of_one_state_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ISO-02: a `git pull` meanwhile, and it would name what it is not made of."""
+    commits = ["c0ffee", "c0ffee", "c0ffee", "decade"]
+    monkeypatch.setattr(stage, "source_of", lambda: Source("0.1.0", commits.pop(0), 1))
+    monkeypatch.setattr(stage, "need_root", lambda _: None)
+    for name in ("tools_tree", "node_root", "packed_root"):
+        monkeypatch.setattr(stage, name, lambda *_, **__: tmp_path)
+
+    def inputs() -> Source:
+        return stage.inputs_from_lock(output=tmp_path, keys=None, site=None, times=Times()).source
+
+    assert inputs().commit == "c0ffee"
+    with pytest.raises(IsoError) as refused:
+        inputs()
+    assert refused.value.code == "checkout_changed"
