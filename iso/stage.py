@@ -56,21 +56,14 @@ def inputs_from_lock(
         PpnError: a tree cannot be built.
     """
     need_root("building an image")
-    before = lock, found = Lock.read(), source_of()
-    cache = Cache(cache_folder())
+    lock, found, cache = Lock.read(), source_of(), Cache(cache_folder())
     with times.step("trees", "Make the tools tree and the node root"):
         tools = tools_tree(lock, cache, offline=offline)
         root = node_root(lock, cache, offline=offline)
     source = at_least(found, lock.epoch)
     with times.step("squash", "Pack the root"):
         packed = packed_root(root, source, cache, tools=tools, fresh=fresh)
-    # What the image says of itself is what it was made of.
-    if (Lock.read(), source_of()) != before:
-        raise IsoError(
-            "the checkout was changed while its image was built",
-            code="checkout_changed",
-            hint="build again, and pull or commit afterwards",
-        )
+    need_unchanged(lock, found)
     return Inputs(
         root=root,
         packed=packed,
@@ -82,6 +75,20 @@ def inputs_from_lock(
         keys=keys,
         site=site,
     )
+
+
+def need_unchanged(lock: Lock, source: Source) -> None:
+    """Refuse to let an image say that it is of another lock or commit than it was made of.
+
+    Raises:
+        IsoError: `checkout_changed`.
+    """
+    if (Lock.read(), source_of()) != (lock, source):
+        raise IsoError(
+            "the checkout was changed while its image was built",
+            code="checkout_changed",
+            hint="build again, and pull or commit afterwards",
+        )
 
 
 def at_least(source: Source, epoch: int) -> Source:
