@@ -119,15 +119,17 @@ class Cache:
             How many it did not have.
 
         Raises:
-            CacheUnusable: a file is missing here, or damaged.
+            CacheUnusable: neither has some of them; all that could be carried was.
             OSError: the other one cannot be written.
         """
-        self.need(files)
         wanted = other.absent(files)
-        for number, file in enumerate(wanted, 1):
-            told(f"{number} of {len(wanted)}")
+        missing = self.absent(wanted)
+        carried = [file for file in wanted if file not in missing]
+        for number, file in enumerate(carried, 1):
+            told(f"{number} of {len(carried)}")
             other.take(self.path(file.sha256), file)
-        return len(wanted)
+        self.need(missing)
+        return len(carried)
 
     def take(self, source: Path, file: File) -> None:
         """Copy a file in, and judge it here.
