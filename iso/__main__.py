@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
@@ -35,8 +36,16 @@ def main() -> None:
     try:
         app(prog_name="ppn iso")
     except PpnError as error:
-        print_error(error, as_json="--json" in sys.argv)
-        sys.exit(exits.exit_of(error))
+        fail(error)
+    except OSError as error:
+        # A full disk, a missing right: it says which file.
+        fail(PpnError(str(error), code="file_unusable"))
+
+
+def fail(error: PpnError) -> NoReturn:
+    """End with an error, told for people or for programs."""
+    print_error(error, as_json="--json" in sys.argv)
+    sys.exit(exits.exit_of(error))
 
 
 if __name__ == "__main__":

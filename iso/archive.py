@@ -11,12 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote
 
-from iso.lock import Archive, Package
+from iso.lock import Archive, Package, stamp
 from ppn.errors import PpnError
 from ppn.run import run
 
@@ -293,5 +292,4 @@ def field(release: str, name: str) -> str:
 
 def date_of(release: str) -> str:
     """The date in a Release file, as `20261121T081500Z`."""
-    date = parsedate_to_datetime(field(release, "Date").replace(" UTC", " +0000"))
-    return date.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return stamp(parsedate_to_datetime(field(release, "Date").replace(" UTC", " +0000")))

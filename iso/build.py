@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iso import initrd, provenance, sbom, uki, verity
+from iso.given import ALLOWED_SIGNERS, TEST_MARK, need_fit, signature_of
 from iso.manifest import SITE_PATHS, UNLISTED, Entry, Manifest, document, entry_of, render
 from iso.source import Source
 from iso.times import Times
@@ -17,8 +18,6 @@ from ppn.durable import write_atomic
 # 15 takes seven times as long for half a per cent less.
 INITRD_LEVEL = 9
 KEYS = "ppn/keys"
-ALLOWED_SIGNERS = "allowed_signers"
-TEST_MARK = "TEST-KEYS"
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,11 @@ def build(inputs: Inputs, times: Times) -> Unsigned:
         times: takes the time of each step.
 
     Raises:
-        IsoError: the root cannot become an image.
+        IsoError: the root cannot become an image, or the keys or settings are not for one.
         CommandFailed: a tool failed.
         OSError: no room, or no right.
     """
+    need_fit(inputs.keys, inputs.site)
     made = Unsigned(inputs.output)
     shutil.rmtree(made.folder, ignore_errors=True)
     (made.medium / "ppn").mkdir(parents=True)
@@ -122,7 +122,7 @@ def lay_out(inputs: Inputs, made: Unsigned) -> None:
         for path in sorted(inputs.keys.iterdir()):
             shutil.copyfile(path, made.medium / KEYS / path.name)
     if inputs.site is not None:
-        given = (inputs.site, inputs.site.with_name(f"{inputs.site.name}.sig"))
+        given = (inputs.site, signature_of(inputs.site))
         for source, target in zip(given, SITE_PATHS, strict=True):
             shutil.copyfile(source, made.medium / target)
 

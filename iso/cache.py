@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppn.durable import sync_folder
+from ppn.durable import put_in_place
 from ppn.errors import PpnError
 
 NAMED = 5
@@ -88,11 +87,7 @@ class Cache:
                 code="bytes_differ",
                 hint="try another mirror; where the archive has changed, refresh the lock",
             )
-        with draft.open("rb") as content:
-            os.fsync(content.fileno())
-        path = self.path(file.sha256)
-        os.replace(draft, path)
-        sync_folder(path.parent)
+        put_in_place(draft, self.path(file.sha256))
 
     def need(self, files: Sequence[File]) -> None:
         """Refuse to go on when a file is not there.
@@ -124,20 +119,35 @@ class Cache:
             How many it did not have.
 
         Raises:
-            CacheUnusable: a file is missing here, or damaged.
+            CacheUnusable: neither has some of them; all that could be carried was.
             OSError: the other one cannot be written.
         """
-        self.need(files)
         wanted = other.absent(files)
-        for number, file in enumerate(wanted, 1):
-            told(f"{number} of {len(wanted)}")
-            draft = other.draft(file)
-            try:
-                shutil.copyfile(self.path(file.sha256), draft)
-                other.keep(draft, file)
-            finally:
-                draft.unlink(missing_ok=True)
-        return len(wanted)
+        missing = self.absent(wanted)
+        carried = [file for file in wanted if file not in missing]
+        for number, file in enumerate(carried, 1):
+            told(f"{number} of {len(carried)}")
+            other.take(self.path(file.sha256), file)
+        self.need(missing)
+        return len(carried)
+
+    def take(self, source: Path, file: File) -> None:
+        """Copy a file in, and judge it here.
+
+        Args:
+            source: where it is.
+            file: what it should be.
+
+        Raises:
+            CacheUnusable: it is something else.
+            OSError: it cannot be read or written; nothing of it stays.
+        """
+        draft = self.draft(file)
+        try:
+            shutil.copyfile(source, draft)
+            self.keep(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def hash_of(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Runs programs of a file tree away from the host.
 
-What runs there sees the tree, the folders it is given and nothing else: no network, no name of this
-machine, none of its settings. What it writes elsewhere is gone when it ends.
+What runs there sees the tree, the folders it is given and this machine's devices: no network, no
+name of the machine, none of its settings. What it writes elsewhere is gone when it ends.
 """
 
 from __future__ import annotations

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploys.wheelhouse import for_node
 from iso.archive import mirrors
 from iso.cache import Cache, CacheUnusable, File
-from iso.lock import Lock, LockUnusable, Package, Wheel
+from iso.lock import Lock, LockUnusable, Package, Wheel, stamp
 from iso.wheels import PYTHON, node_wheels
 from lab.steps import step
 from ppn.errors import PpnError
@@ -33,6 +34,7 @@ SILENCE_SECONDS = 30.0
 WHEELS_SECONDS = 900
 GONE = (404, 410)
 SNAPSHOT = "PPN_SNAPSHOT"
+LATER = timedelta(days=1)
 
 
 class FetchFailed(PpnError):
@@ -91,19 +93,24 @@ def described(package: Package, addresses: tuple[str, ...] = ()) -> File:
 def addresses(
     package: Package, lock: Lock, places: Mapping[str, str], snapshot: str
 ) -> tuple[str, ...]:
-    """Where a package can be had: the mirror, then a snapshot of the lock's day.
+    """Where a package can be had: the mirror, then a snapshot of the lock's time, and a day later.
+
+    A snapshot was taken before the time that it is asked for: what came with that very state is in
+    a later one, and what left at once is in the earlier one.
 
     Args:
         package: which.
-        lock: has the day.
+        lock: has the time.
         places: the mirrors, by archive.
         snapshot: the address below which `ARCHIVE/DATE/` is; may be empty.
     """
     found = (f"{places[package.archive]}/{package.path}",)
     if not snapshot:
         return found
-    date = next(one.date for one in lock.archives if one.name == package.archive)
-    return (*found, f"{snapshot.rstrip('/')}/{package.archive}/{date}/{package.path}")
+    archive = next(one for one in lock.archives if one.name == package.archive)
+    dates = (archive.date, stamp(datetime.fromtimestamp(archive.seconds, UTC) + LATER))
+    place = f"{snapshot.rstrip('/')}/{package.archive}"
+    return (*found, *(f"{place}/{date}/{package.path}" for date in dates))
 
 
 def download(
@@ -148,8 +155,12 @@ def download(
         httpx.Client(timeout=SILENCE_SECONDS, follow_redirects=True) as client,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
-        for future in [pool.submit(one, file) for file in files]:
-            future.result()
+        try:
+            for future in [pool.submit(one, file) for file in files]:
+                future.result()
+        finally:
+            # Interrupted too: the pool would go on with all that waits.
+            stop.set()
 
 
 def _download_one(client: httpx.Client, file: File, cache: Cache, *, snapshot: bool) -> None:
@@ -157,6 +168,7 @@ def _download_one(client: httpx.Client, file: File, cache: Cache, *, snapshot: b
     draft = cache.draft(file)
     try:
         for address in file.addresses:
+            draft.unlink(missing_ok=True)
             reason = _try(client, address, file, draft)
             if not reason:
                 cache.keep(draft, file)
@@ -198,7 +210,7 @@ def _pull(client: httpx.Client, address: str, file: File, draft: Path) -> str:
                         # Wrong bytes without end: what has come is enough to refuse it.
                         return ""
                     output.write(chunk)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _Interrupted(str(error) or type(error).__name__) from error
     if file.size is not None and have < file.size:
         raise _Interrupted(f"it sent {have} of {file.size} bytes")
@@ -254,9 +266,7 @@ def fetch_wheels(
             came = folder / wheel.file
             if not came.is_file():
                 raise CacheUnusable(f"pip chose another file than {wheel.file}")
-            draft = cache.draft(files[wheel.file])
-            draft.write_bytes(came.read_bytes())
-            cache.keep(draft, files[wheel.file])
+            cache.take(came, files[wheel.file])
 
 
 def lay_wheels(lock: Lock, cache: Cache, folder: Path, *, offline: bool) -> None:

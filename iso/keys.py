@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -30,11 +31,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from iso.build import ALLOWED_SIGNERS, TEST_MARK
 from iso.enter import run_in
 from iso.errors import IsoError
+from iso.given import ALLOWED_SIGNERS, TEST_MARK
 from iso.manifest import NAMESPACE
-from ppn.durable import write_atomic
+from ppn.durable import sync_folder, write_atomic
 from ppn.errors import Refusal
 from ppn.sshsig import allowed_line
 
@@ -54,6 +55,8 @@ TEST_WARNING = (
     "These keys are for tests. Their private halves are not kept secret, so anyone can sign for\n"
     "an image that trusts them. Never enrol them on a real machine.\n"
 )
+# A key without its passphrase is on no disk for a moment: removed files can be read off it later.
+MEMORY = Path("/dev/shm")
 EFI_TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -121,10 +124,32 @@ def make(folder: Path, tools: Path, *, test: bool, passphrase: str | None) -> Ke
             constraint="a new folder",
             hint="name another folder, or move this one away",
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    keys = Keys(partial)
-    keys.public.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fill(Keys(partial), tools, test=test, passphrase=passphrase)
+        partial.chmod(0o755)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    sync_folder(folder.parent)
+    return Keys(folder)
+
+
+def fill(keys: Keys, tools: Path, *, test: bool, passphrase: str | None) -> None:
+    """Make all keys in an empty folder.
+
+    Args:
+        keys: the folder.
+        tools: the tools tree.
+        test: whether to mark them as throwaway keys.
+        passphrase: protects the private keys.
+
+    Raises:
+        CommandFailed: a tool failed.
+    """
+    keys.public.mkdir()
     keys.private.mkdir(mode=0o700)
     protection: KeySerializationEncryption = NoEncryption()
     if passphrase is not None:
@@ -137,8 +162,6 @@ def make(folder: Path, tools: Path, *, test: bool, passphrase: str | None) -> Ke
     if test:
         (keys.public / TEST_MARK).write_text(TEST_WARNING, encoding="utf-8")
     enrol(keys, tools, made)
-    os.replace(partial, folder)
-    return Keys(folder)
 
 
 def write_pair(
@@ -202,7 +225,7 @@ def enrol(keys: Keys, tools: Path, made: Mapping[str, RSAPrivateKey]) -> None:
     Args:
         keys: where the certificates are.
         tools: the tools tree.
-        made: the private keys; the tool gets them in a folder that is removed again.
+        made: the private keys; the tool gets them in a folder that is on no disk.
 
     Raises:
         CommandFailed: a tool failed.
@@ -211,14 +234,13 @@ def enrol(keys: Keys, tools: Path, made: Mapping[str, RSAPrivateKey]) -> None:
     (keys.public / "owner.guid").write_text(f"{owner}\n", encoding="utf-8")
     ca = x509.load_der_x509_certificate(debian_ca(tools)).public_bytes(Encoding.PEM)
     write_atomic(keys.public / "debian.crt", ca)
-    work = keys.folder / "work"
-    work.mkdir(mode=0o700)
-    binds = {keys.public: "/mnt/public", work: "/mnt/work"}
+    with TemporaryDirectory(prefix="ppn-keys-", dir=MEMORY) as place:
+        work = Path(place)
+        binds = {keys.public: "/mnt/public", work: "/mnt/work"}
 
-    def tool(*argv: str) -> None:
-        run_in(tools, argv, binds=binds, timeout=60)
+        def tool(*argv: str) -> None:
+            run_in(tools, argv, binds=binds, timeout=60)
 
-    try:
         for name in (*VARIABLES, "debian"):
             esl = f"/mnt/work/{name}.esl"
             tool("cert-to-efi-sig-list", "-g", owner, f"/mnt/public/{name}.crt", esl)
@@ -234,8 +256,8 @@ def enrol(keys: Keys, tools: Path, made: Mapping[str, RSAPrivateKey]) -> None:
             signer = ["-k", "/mnt/work/key", "-c", f"/mnt/public/{writer}.crt"]
             files = [name, f"/mnt/public/{name}.esl", f"/mnt/public/{name}.auth"]
             tool("sign-efi-sig-list", "-g", owner, "-t", now, *signer, *files)
-    finally:
-        shutil.rmtree(work)
+            # The tool's own mode is for secrets.
+            (keys.public / f"{name}.auth").chmod(0o644)
 
 
 def opened(path: Path, passphrase: str | None, *, ssh: bool = False) -> bytes:

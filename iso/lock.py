@@ -6,8 +6,9 @@ come from is a setting of whoever builds (see `iso.archive`).
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,19 @@ from ppn.errors import PpnError
 LOCK_FILE = Path(__file__).with_name("packages.lock")
 MAX_LOCK_BYTES = 8 * 2**20
 MAX_PACKAGE_BYTES = 2 * 2**30
-SHA256_DIGITS = 64
+DATE = "%Y%m%dT%H%M%SZ"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+# They become words of commands, lines for pip, and parts of paths and addresses.
+NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.:~-]*")
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._~-]*")
+PATH = re.compile(rf"{FILE.pattern}(/{FILE.pattern})*")
+WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9+._]+){4,5}\.whl")
+
+
+def stamp(date: datetime) -> str:
+    """A time as the lock has it and as snapshots are called, for example `20261121T081500Z`."""
+    return date.astimezone(UTC).strftime(DATE)
 
 
 class LockUnusable(PpnError):
@@ -99,7 +112,7 @@ class Archive:
     @property
     def seconds(self) -> int:
         """The date in seconds since 1970."""
-        found = datetime.strptime(self.date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        found = datetime.strptime(self.date, DATE).replace(tzinfo=UTC)
         return int(found.timestamp())
 
 
@@ -171,11 +184,6 @@ class Lock:
         return "".join(lines)
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of the lock's text, in hex."""
-        return hashlib.sha256(self.text().encode()).hexdigest()
-
-    @property
     def epoch(self) -> int:
         """The newest archive's date, in seconds since 1970: no file of a tree is younger."""
         return max(archive.seconds for archive in self.archives)
@@ -232,6 +240,7 @@ def parse(text: str, source: str) -> Lock:
     lock = Lock(*(tuple(sorted(found[kind])) for kind in ("archive", "tree", "package", "wheel")))
     if not lock.archives:
         raise LockUnusable(f"{source} names no archive", hint="make it with `scripts/iso lock`")
+    _check_whole(lock, source)
     return lock
 
 
@@ -239,32 +248,62 @@ def _entry(kind: str, fields: Mapping[str, Any]) -> Archive | Tree | Package | W
     given = {name: tuple(it) if isinstance(it, list) else it for name, it in fields.items()}
     kinds: dict[str, Any] = {"archive": Archive, "tree": Tree, "package": Package, "wheel": Wheel}
     entry: Archive | Tree | Package | Wheel = kinds[kind](**given)
-    if isinstance(entry, Package | Wheel):
-        _check_hash(entry.sha256)
-        _check_file(entry.file)
-    if isinstance(entry, Package):
-        _check_path(entry.path)
-        if type(fields["size"]) is not int or not 0 < entry.size <= MAX_PACKAGE_BYTES:
-            raise ValueError(entry.size)
-    if isinstance(entry, Archive) and entry.seconds < 0:
-        raise ValueError(entry.date)
+    match entry:
+        case Archive():
+            _check(NAME, entry.name)
+            _check(FILE, *_words(entry.suites))
+            if entry.seconds < 0:
+                raise ValueError(entry.date)
+        case Tree():
+            _check(NAME, entry.name, *_words(entry.asked))
+        case Wheel():
+            _check(WHEEL, entry.file)
+            _check(SHA256, entry.sha256)
+        case Package():
+            _check(NAME, entry.name, entry.architecture, entry.archive, *_words(entry.trees))
+            _check(VERSION, entry.version)
+            _check(PATH, entry.path)
+            _check(SHA256, entry.sha256)
+            if type(entry.size) is not int or not 0 < entry.size <= MAX_PACKAGE_BYTES:
+                raise ValueError(entry.size)
     return entry
 
 
-def _check_hash(sha256: str) -> None:
-    if len(sha256) != SHA256_DIGITS or set(sha256) - set("0123456789abcdef"):
-        raise ValueError(sha256)
+def _words(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(value, tuple):
+        raise TypeError(value)
+    return value
 
 
-def _check_file(name: str) -> None:
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(name)
+def _check(pattern: re.Pattern[str], *words: str) -> None:
+    for word in words:
+        if not pattern.fullmatch(word):
+            raise ValueError(word)
 
 
-def _check_path(path: str) -> None:
-    # It becomes part of an address.
-    if path.startswith("/") or ".." in path.split("/") or any(c in path for c in "?#\\ "):
-        raise ValueError(path)
+def _check_whole(lock: Lock, source: str) -> None:
+    """Refuse what two lines say differently, and packages of an archive that there is not."""
+    archives = [one.name for one in lock.archives]
+    named = {
+        "archive": archives,
+        "tree": [one.name for one in lock.trees],
+        "package": [one.name for one in lock.packages],
+        "file": [*(one.file for one in lock.packages), *(one.file for one in lock.wheels)],
+        "wheel": [one.name for one in lock.wheels],
+    }
+    wrong = [f"the {kind} {name} twice" for kind, names in named.items() for name in _twice(names)]
+    for one in lock.packages:
+        if one.archive not in archives:
+            wrong.append(f"{one.name} of the archive {one.archive}, which it does not have")
+    if wrong:
+        raise LockUnusable(
+            f"{source} names {', '.join(wrong[:3])}",
+            hint="take the committed file, or make it again with `scripts/iso lock`",
+        )
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return [name for name, count in sorted(Counter(names).items()) if count > 1]
 
 
 @dataclass(frozen=True, order=True)

@@ -45,10 +45,12 @@ def take_apart(image: Path, folder: Path) -> Opened:
     try:
         iso.open(str(image))
         try:
-            return Opened(copy_files(iso, folder / "files"), copy_esp(iso, image, folder / "esp"))
+            files = copy_files(iso, folder / "files", image.stat().st_size)
+            return Opened(files, copy_esp(iso, image, folder / "esp"))
         finally:
             iso.close()
-    except (PyCdlibException, struct.error, IndexError, ValueError) as error:
+    except (PyCdlibException, struct.error, AttributeError, LookupError, ValueError) as error:
+        # The last three are what the library stumbles with over damaged records.
         raise unreadable(image, str(error)) from error
 
 
@@ -81,8 +83,17 @@ def need_whole(image: Path) -> None:
         )
 
 
-def copy_files(iso: PyCdlib, folder: Path) -> dict[str, Path]:
-    """Copy every file of an ISO's file system out."""
+def copy_files(iso: PyCdlib, folder: Path, room: int) -> dict[str, Path]:
+    """Copy every file of an ISO's file system out.
+
+    Args:
+        iso: the ISO.
+        folder: where to.
+        room: its own size in bytes: many names for one place would fill the disk.
+
+    Raises:
+        ValueError: it has more than that, or a file that would lie outside the folder.
+    """
     found = {}
     for parent, _, names in iso.walk(rr_path="/"):
         for name in names:
@@ -92,6 +103,9 @@ def copy_files(iso: PyCdlib, folder: Path) -> dict[str, Path]:
                 continue
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"it has a file called {path}")
+            room -= iso.get_record(rr_path=f"/{path}").get_data_length()
+            if room < 0:
+                raise ValueError("its files are larger than the whole of it")
             target.parent.mkdir(parents=True, exist_ok=True)
             iso.get_file_from_iso(str(target), rr_path=f"/{path}")
             found[path] = target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iso.archive import ask, mirrors
+from iso.archive import ArchiveUnusable, ask, mirrors
 from iso.lock import Lock, Tree, changes
 from iso.root import recipes
 from iso.wheels import node_wheels
@@ -31,3 +31,27 @@ def refreshed(told: Callable[[str], None]) -> Lock:
 def differs(known: Lock | None, now: Lock) -> bool:
     """Whether a lock must be written: newer dates of the same packages are no reason."""
     return known is None or known.trees != now.trees or bool(changes(known, now))
+
+
+def need_no_older(known: Lock | None, now: Lock) -> None:
+    """Refuse what an archive had before the lock was made: updates would be taken back.
+
+    What it signed long ago is still signed, so that a mirror which lags, or lies, is not noticed
+    otherwise.
+
+    Args:
+        known: the lock that there is.
+        now: the one that would take its place.
+
+    Raises:
+        ArchiveUnusable: `archive_older`.
+    """
+    before = {one.name: one.date for one in known.archives} if known is not None else {}
+    for one in now.archives:
+        if one.date < before.get(one.name, ""):
+            raise ArchiveUnusable(
+                f"{one.name} is of {one.date} here, and the lock of {before[one.name]} is newer",
+                code="archive_older",
+                hint="take another mirror (PPN_MIRROR, PPN_SECURITY_MIRROR); to go back on "
+                "purpose, remove iso/packages.lock first",
+            )

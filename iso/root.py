@@ -1,6 +1,6 @@
 """The recipe of a Debian root file system: what goes in, what is taken out, under which name.
 
-The lab boots it as containers and machines; the installer image will carry the same root.
+The lab boots it as containers and machines; the image carries the same root.
 """
 
 from __future__ import annotations

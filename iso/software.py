@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from deploys.wheelhouse import CHECKOUT, Layer, Wheelhouse
+from deploys.wheelhouse import CHECKOUT, Layer
+from iso.enter import ENVIRONMENT
 from ppn.run import run
 
 # What operations/software.py declares of a node.
@@ -30,19 +31,20 @@ def put_dependencies(root: Path, dependencies: Layer) -> None:
     install(root, dependencies.digest)
 
 
-def put_release(root: Path, software: Wheelhouse) -> None:
+def put_release(root: Path, dependencies: str, release: Layer) -> None:
     """Lay ppn into a root as a deploy from this very checkout would leave it.
 
     Args:
         root: the root file system, with the layer of packages in it.
-        software: ppn for the root's Python.
+        dependencies: that layer's digest.
+        release: ppn's own code.
 
     Raises:
         OSError: the root cannot be changed.
         CommandFailed: the root has no such layer, no Python, or no room.
     """
-    copy_in(root, f"venv-{software.release.digest}", software.release)
-    install(root, software.dependencies.digest, software.release.digest, COMMAND)
+    copy_in(root, f"venv-{release.digest}", release)
+    install(root, dependencies, release.digest, COMMAND)
 
 
 def copy_in(root: Path, name: str, layer: Layer) -> None:
@@ -57,4 +59,5 @@ def install(root: Path, *words: str) -> None:
     """Run the installer inside the root."""
     program = INSTALLER.read_text(encoding="utf-8")
     argv = ["chroot", str(root), "/bin/sh", "-c", program, "ppn-install", FOLDER, *words]
-    run(argv, timeout=INSTALL_SECONDS)
+    # Nothing of this machine's environment, of which tar and Python would take some.
+    run(argv, timeout=INSTALL_SECONDS, env=ENVIRONMENT)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from deploys.wheelhouse import wheelhouse
+from deploys.wheelhouse import dependencies_digest, release_layer
 from iso import sbom, squash
 from iso.build import Inputs
 from iso.cache import Cache
+from iso.errors import IsoError
 from iso.lock import LOCK_FILE, Lock
 from iso.root import node_root
 from iso.software import put_release
 from iso.source import Source, source_of
 from iso.times import Times
 from iso.tools import tools_tree
-from iso.trees import building
+from iso.trees import building, need_root, remove
 from iso.wheels import PYTHON
 from lab.paths import cache_folder
 from ppn.run import run
@@ -49,15 +51,19 @@ def inputs_from_lock(
         fresh: pack the root now, even if the cache has it.
 
     Raises:
+        Refusal: only root may.
+        IsoError: `checkout_changed` meanwhile.
         PpnError: a tree cannot be built.
     """
-    lock, cache = Lock.read(), Cache(cache_folder())
+    need_root("building an image")
+    lock, found, cache = Lock.read(), source_of(), Cache(cache_folder())
     with times.step("trees", "Make the tools tree and the node root"):
         tools = tools_tree(lock, cache, offline=offline)
         root = node_root(lock, cache, offline=offline)
-    source = at_least(source_of(), lock.epoch)
+    source = at_least(found, lock.epoch)
     with times.step("squash", "Pack the root"):
         packed = packed_root(root, source, cache, tools=tools, fresh=fresh)
+    need_unchanged(lock, found)
     return Inputs(
         root=root,
         packed=packed,
@@ -69,6 +75,20 @@ def inputs_from_lock(
         keys=keys,
         site=site,
     )
+
+
+def need_unchanged(lock: Lock, source: Source) -> None:
+    """Refuse to let an image say that it is of another lock or commit than it was made of.
+
+    Raises:
+        IsoError: `checkout_changed`.
+    """
+    if (Lock.read(), source_of()) != (lock, source):
+        raise IsoError(
+            "the checkout was changed while its image was built",
+            code="checkout_changed",
+            hint="build again, and pull or commit afterwards",
+        )
 
 
 def at_least(source: Source, epoch: int) -> Source:
@@ -90,21 +110,27 @@ def packed_root(root: Path, source: Source, cache: Cache, *, tools: Path, fresh:
         CommandFailed: ppn could not be laid in, or the root not be packed.
         OSError: no room, or no right.
     """
-    software = wheelhouse(PYTHON)
+    # The root has the packages' layer; its archive, which may have to be fetched, is not needed.
+    release = release_layer(PYTHON)
     # The trees' folders are called by a hash of all that is in them, and so is ppn.
     trees = (root.parent.name, tools.parent.name)
-    parts = (*trees, software.release.digest, *squash.command("", "", source.epoch))
+    parts = (*trees, release.digest, *squash.command("", "", source.epoch))
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
     kept = cache.folder / f"packed-{digest}.squashfs"
-    with building(cache.folder, kept.name):
+    with building(cache.folder, "packed"):
         if fresh or not kept.exists():
-            with TemporaryDirectory(prefix=".release-", dir=cache.folder) as name:
+            # Of a build that was killed; nobody else packs now.
+            for left in cache.folder.glob(".packing-*"):
+                remove(left)
+            with TemporaryDirectory(prefix=".packing-", dir=cache.folder) as name:
                 whole = Path(name) / "root"
                 run(["cp", "--archive", root, whole], timeout=COPY_SECONDS)
-                put_release(whole, software)
+                put_release(whole, dependencies_digest(PYTHON), release)
                 squash.pack(whole, kept, tools=tools, epoch=source.epoch)
             for old in superseded(cache.folder.glob("packed-*.squashfs")):
                 old.unlink()
+        # In use, and so not the next to go.
+        os.utime(kept)
     return kept
 
 
@@ -114,7 +140,13 @@ def superseded(packed: Iterable[Path]) -> list[Path]:
 
 
 def tools_from_lock() -> Path:
-    """The tools tree that this checkout's lock makes."""
+    """The tools tree that this checkout's lock makes.
+
+    Raises:
+        Refusal: whoever is not root cannot enter it.
+        PpnError: it cannot be built.
+    """
+    need_root("running the builder's tools")
     return tools_tree(Lock.read(), Cache(cache_folder()))
 
 

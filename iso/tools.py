@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from iso.cache import Cache
-from iso.enter import inside, run_in
 from iso.lock import Lock
 from iso.recipe import HERE, Recipe, read_packages
 from iso.trees import ensure
-
-__all__ = ["inside", "run_in", "tools_recipe", "tools_tree"]
 
 
 def tools_recipe() -> Recipe:

@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 from iso import esp, medium
 from iso.enter import run_in
+from iso.errors import IsoError
 from iso.manifest import PATH, SIGNATURE_PATH, Manifest, entry_of, parse
-from ppn.durable import write_atomic
+from ppn.durable import put_in_place, write_atomic
 
 # A detached signature with its certificate takes about 2 KiB in the boot file.
 SIGNATURE_ROOM = 16 << 10
@@ -43,8 +44,19 @@ class Unsigned:
         return self.medium / PATH
 
     def manifest(self) -> Manifest:
-        """The manifest, read."""
-        return parse(self.manifest_file.read_bytes())
+        """The manifest, read.
+
+        Raises:
+            IsoError: `not_built`: it is written last, so there is none of what was interrupted.
+        """
+        try:
+            return parse(self.manifest_file.read_bytes())
+        except FileNotFoundError as error:
+            raise IsoError(
+                f"{self.folder} holds no whole image",
+                code="not_built",
+                hint="build it with `ppn iso build`",
+            ) from error
 
     def files(self) -> dict[str, Path]:
         """Every file of the ISO by its path there."""
@@ -98,7 +110,7 @@ def assemble(
         )
         run_tool(tools, argv, manifest.source_date_epoch, {work: "/mnt/work"})
         (work / "iso").chmod(0o644)
-        (work / "iso").replace(output)
+        put_in_place(work / "iso", output)
 
 
 def place(files: Mapping[str, Path], tree: Path) -> None:

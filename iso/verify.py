@@ -14,6 +14,7 @@ from iso.manifest import (
     NAMESPACE,
     PATH,
     SIGNATURE_PATH,
+    SITE_PATHS,
     UNLISTED,
     Entry,
     Manifest,
@@ -23,7 +24,10 @@ from iso.manifest import (
 from iso.reading import Opened, take_apart
 from iso.times import Times
 from iso.uki import BOOT_PATH
+from iso.unsigned import Unsigned, assemble
 from ppn import sshsig
+from ppn.errors import Refusal
+from ppn.installer import signature
 from ppn.run import CommandFailed, Completed
 
 SECONDS = 300
@@ -70,12 +74,15 @@ def verify(image: Path, *, signers: Path, certificate: Path, tools: Path, times:
             opened = take_apart(image, work)
         with times.step("manifest", "Judge the manifest's signature"):
             signer, manifest = judge_manifest(opened.files, signers)
+            judge_site(opened.files, signers)
         with times.step("files", "Compare every file with the manifest"):
             compare_files(opened.files, manifest)
         with times.step("boot", "Judge the boot file"):
             boot = judge_boot(opened, manifest, certificate, work, tools)
         with times.step("root", "Compute the root's hash tree"):
-            judge_root(boot, manifest, opened.files, work, tools)
+            judge_root(boot, manifest, work, tools)
+        with times.step("frame", "Compare what stands around the files"):
+            compare_frame(image, manifest, work, tools)
     return Verified(signer, manifest)
 
 
@@ -107,6 +114,21 @@ def judge_manifest(files: Mapping[str, Path], signers: Path) -> tuple[str, Manif
     return signer, parse(content)
 
 
+def judge_site(files: Mapping[str, Path], signers: Path) -> None:
+    """Refuse site settings that the image's own installer would refuse.
+
+    Raises:
+        IsoError: `settings_unsigned` or another code of the installer's.
+    """
+    site, proof = (files.get(path) for path in SITE_PATHS)
+    if site is None:
+        return
+    try:
+        signature.verify(site.read_bytes(), proof.read_bytes() if proof else None, signers)
+    except Refusal as error:
+        raise bad(error.code, f"{SITE_PATHS[0]}: {error.message}") from error
+
+
 def compare_files(files: Mapping[str, Path], manifest: Manifest) -> None:
     """Compare an image's files with its manifest.
 
@@ -116,7 +138,7 @@ def compare_files(files: Mapping[str, Path], manifest: Manifest) -> None:
     for path in sorted(manifest.files.keys() - files.keys()):
         raise bad("file_missing", f"{path} is in the manifest and not in the image")
     for path in sorted(files.keys() - manifest.files.keys() - UNLISTED):
-        raise bad("file_unnamed", f"{path} is in the image and not in the manifest")
+        raise bad("file_unnamed", f"{path!r} is in the image and not in the manifest")
     for path, entry in sorted(manifest.files.items()):
         if (found := entry_of(files[path])) != entry:
             raise bad("file_altered", f"{path} is not what was signed: {different(entry, found)}")
@@ -168,23 +190,21 @@ def take_boot_file(work: Path, tools: Path) -> None:
     wanted = f"::/{BOOT_PATH}"
     binds = {work: "/mnt/work"}
     try:
-        said = run_in(
-            tools, ["mdir", "-b", "-/", "-i", "/mnt/work/esp", "::"], binds=binds, timeout=SECONDS
-        ).stdout.split("\n")
+        # Hidden files too: firmware reads them like any other.
+        argv = ["mdir", "-a", "-b", "-/", "-i", "/mnt/work/esp", "::"]
+        said = run_in(tools, argv, binds=binds, timeout=SECONDS).stdout.split("\n")
         found = {line.strip() for line in said if line.strip() and not line.strip().endswith("/")}
         if wanted not in found:
             raise bad("boot_file_missing", f"the boot file system has no {BOOT_PATH}")
         for path in sorted(found - {wanted}):
-            raise bad("boot_file_unnamed", f"the boot file system has another file: {path}")
+            raise bad("boot_file_unnamed", f"the boot file system has another file: {path!r}")
         argv = ["mcopy", "-n", "-i", "/mnt/work/esp", wanted, "/mnt/work/signed"]
         run_in(tools, argv, binds=binds, timeout=SECONDS)
     except CommandFailed as error:
         raise bad("boot_file_missing", f"no boot file can be read: {error.message}") from error
 
 
-def judge_root(
-    boot: bytes, manifest: Manifest, files: Mapping[str, Path], work: Path, tools: Path
-) -> None:
+def judge_root(boot: bytes, manifest: Manifest, work: Path, tools: Path) -> None:
     """Compare the root with what the boot file will demand of it.
 
     Raises:
@@ -206,3 +226,27 @@ def judge_root(
     binds = {work / "files": "/mnt/files"}
     if run_in(tools, argv, binds=binds, timeout=SECONDS, accept=range(256)).returncode != 0:
         raise bad("root_altered", f"the root does not have the hash {manifest.root_hash}")
+
+
+def compare_frame(image: Path, manifest: Manifest, work: Path, tools: Path) -> None:
+    """Compare an image with what its parts make: start code, partitions, boot catalogue, all of it.
+
+    Firmware follows them before it reads any file, and the manifest does not name them. One set of
+    parts makes one image, so the parts that were judged are put together again.
+
+    Raises:
+        IsoError: `iso_frame_altered`.
+    """
+    again = Unsigned(work / "again")
+    again.folder.mkdir()
+    (work / "files").rename(again.medium)
+    (work / "plain").rename(again.uki)
+    assemble(tools, again, uki=work / "signed", signature=None, output=work / "image")
+    if entry_of(work / "image") != entry_of(image):
+        raise IsoError(
+            f"{image} has more in it than its files, or another order: putting them together "
+            "gives another image",
+            code="iso_frame_altered",
+            hint=f"{DO_NOT_BOOT}; if this checkout is of another version, verify with the one that "
+            f"made it: `git checkout {manifest.commit.split('+')[0]}`",
+        )

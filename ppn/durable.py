@@ -33,6 +33,22 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     sync_folder(path.parent)
 
 
+def put_in_place(draft: Path, path: Path) -> None:
+    """Give a finished file its name, so that a power cut leaves no part of it under that name.
+
+    Args:
+        draft: the file, on the same file system.
+        path: its name; a file of that name is replaced.
+
+    Raises:
+        OSError: it cannot be read or moved.
+    """
+    with draft.open("rb") as content:
+        os.fsync(content.fileno())
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and removals inside a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""Small ISO 9660 volumes, made in memory and read from files; nothing is mounted."""
+"""Small ISO 9660 volumes, made in memory; nothing is mounted."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iso.errors import IsoError
 from ppn.cli.output import AsJson, print_json, say
+
+if TYPE_CHECKING:
+    from iso.manifest import Manifest
 
 OUTPUT = Path("dist/iso")
 
@@ -30,17 +32,20 @@ def build(
     Example: ppn iso build --keys ~/mypool/iso-keys/public
     """
     from iso.build import build_iso
+    from iso.given import need_fit
     from iso.stage import inputs_from_lock
     from iso.times import Times
+    from iso.trees import building
 
-    for path in (keys, site):
-        if path is not None and not path.exists():
-            raise IsoError(f"there is no {path}", code="not_found")
+    # Before the long way there; the build itself looks again.
+    need_fit(keys, site)
     times = Times()
     inputs = inputs_from_lock(
         output=output / "unsigned", keys=keys, site=site, times=times, offline=offline
     )
-    made, image, digest = build_iso(inputs, output, times)
+    # Not while another one builds or signs what is there.
+    with building(output, "image"):
+        made, image, digest = build_iso(inputs, output, times)
     manifest = made.manifest()
     if as_json:
         print_json(
@@ -55,7 +60,14 @@ def build(
             }
         )
         return
+    show(manifest, image, digest)
+
+
+def show(manifest: Manifest, image: Path, digest: str) -> None:
+    """Print what was built, and what its builder should know of it."""
     say(f"{image}  {image.stat().st_size >> 20} MiB\nsha256 {digest}")
     if manifest.test_keys:
         say("test keys: anyone can sign for this image; never boot a real machine from it")
+    if "+" in manifest.commit:
+        say(f"of commit {manifest.commit}: nobody else can build this image again")
     say("not signed yet: `ppn iso sign` does it; `ppn iso verify --rebuild` compares it later")

@@ -37,7 +37,8 @@ def cache(
     another machine. Each file is compared with the lock wherever it arrives. PPN_CACHE says where
     the cache is, PPN_SNAPSHOT where files are that the archive no longer has.
 
-    Exit codes: 0 all is there; 1 a file is missing or wrong; 5 it cannot be fetched.
+    Exit codes: 0 all is there; 1 a file is missing, gone from the archive or wrong; 5 a mirror does
+    not answer.
 
     Example: ppn iso cache export /media/stick/ppn
     """

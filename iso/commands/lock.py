@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from iso.lock import LOCK_FILE, Change, Lock, LockUnusable, changes
-from iso.refresh import differs, refreshed
+from iso.refresh import differs, need_no_older, refreshed
 from lab.steps import step
 from ppn.cli.exits import Exit
 from ppn.cli.output import AsJson, print_json, print_table
@@ -34,6 +34,7 @@ def lock(
     known = known_lock(LOCK_FILE)
     with step("Ask the archive") as shown:
         now = refreshed(shown.detail)
+        need_no_older(known, now)
     news, found = differs(known, now), changes(known, now)
     if news and not check:
         now.write(LOCK_FILE)

@@ -28,23 +28,30 @@ def sign(
 
     Example: ppn iso sign --keys ~/mypool/iso-keys
     """
+    from iso.errors import need_files
     from iso.keys import TEST_WARNING, Keys, protected
-    from iso.signing import Signatures, attach
+    from iso.signing import Signatures, attach, need_fitting
     from iso.signing import sign as sign_parts
     from iso.stage import tools_from_lock
     from iso.times import Times
+    from iso.trees import building
     from iso.unsigned import Unsigned
 
-    times, tools = Times(), tools_from_lock()
     unsigned, signatures = Unsigned(output / "unsigned"), Signatures(output / "signatures")
     if keys is not None:
-        ring = Keys(keys)
-        needed = sys.stdin.isatty() and protected(ring)
-        secret = passphrase_of(passphrase_file, needed=needed, new=False)
-        with times.step("sign", "Sign boot file and manifest"):
-            sign_parts(unsigned, ring, tools, signatures.folder, secret)
-    image, digest = attach(unsigned, signatures, tools, output, times)
-    test = unsigned.manifest().test_keys
+        hint = "--keys takes the folder that `ppn iso keys` made, with `private` in it"
+        need_files(Keys(keys).key("db"), Keys(keys).signing_key, hint=hint)
+    times, tools = Times(), tools_from_lock()
+    with building(output, "image"):
+        test = unsigned.manifest().test_keys
+        if keys is not None:
+            ring = Keys(keys)
+            needed = sys.stdin.isatty() and protected(ring)
+            secret = passphrase_of(passphrase_file, needed=needed, new=False)
+            with times.step("sign", "Sign boot file and manifest"):
+                sign_parts(unsigned, ring, tools, signatures.folder, secret)
+        need_fitting(unsigned, signatures, tools)
+        image, digest = attach(unsigned, signatures, tools, output, times)
     if as_json:
         done = {"image": str(image), "sha256": digest, "test_keys": test, "seconds": times.seconds}
         print_json(done)

@@ -30,6 +30,7 @@ def verify(
 
     Example: ppn iso verify ppn-0.1.0.iso --keys ~/mypool/iso-keys/public
     """
+    from iso.errors import need_files
     from iso.keys import TEST_WARNING
     from iso.stage import tools_from_lock
     from iso.times import Times
@@ -37,6 +38,8 @@ def verify(
 
     times = Times()
     signers, certificate = keys / "allowed_signers", keys / "db.crt"
+    need_files(image)
+    need_files(signers, certificate, hint="--keys takes the signer's folder `public`")
     tools = tools_from_lock()
     found = judge(image, signers=signers, certificate=certificate, tools=tools, times=times)
     digest = built_again(image, times) if rebuild else None

@@ -18,6 +18,7 @@ OWN_STATUS = {
     "audit_signature_wrong": 500,
     "certificate_refused": 403,
     "controller_unreachable": 503,
+    "fetch_failed": 503,
     "plain_http": 403,
     # HTTP says that it is forbidden; for a script it is a lack of room like any other.
     "quota_exceeded": 409,

@@ -276,14 +276,37 @@ def test_boot_file_manifest_and_root_must_agree(
     assert code_of(made, image) == code
 
 
-def test_another_file_for_firmware_is_found(made: Made, tmp_path: Path) -> None:
-    """Firmware would read it, and it is in no list of files."""
+@pytest.mark.fault(
+    "the image's start code or partition table leads elsewhere", "`verify` refuses it"
+)
+@pytest.mark.parametrize(
+    ("what", "place"),
+    [
+        ("start code of the legacy BIOS", 0),
+        ("beginning of the boot partition", 2 * 512 + 128 + 32),
+        ("name of the volume", 16 * BLOCK + 40),
+        ("what no file and no table takes", 15 * BLOCK),
+    ],
+)
+def test_what_stands_around_the_files_is_judged_too(
+    made: Made, tmp_path: Path, what: str, place: int
+) -> None:
+    """ISO-01: firmware follows it before any file, and it is in no list of files."""
+    image = flipped(made.image, tmp_path / "image", place)
+    assert code_of(made, image) == "iso_frame_altered", what
 
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_another_file_for_firmware_is_found(made: Made, tmp_path: Path, hidden: bool) -> None:
+    """Firmware would read it, hidden or not, and it is in no list of files."""
     opened = take_apart(made.image, tmp_path)
     before = opened.esp.read_bytes()
     (tmp_path / "extra").write_text("not of ours\n")
     argv = ["mcopy", "-i", "/mnt/w/esp", "/mnt/w/extra", "::/EFI/BOOT/EXTRA.EFI"]
     run_in(made.tools, argv, binds={tmp_path: "/mnt/w"}, timeout=60)
+    if hidden:
+        argv = ["mattrib", "-i", "/mnt/w/esp", "+h", "::/EFI/BOOT/EXTRA.EFI"]
+        run_in(made.tools, argv, binds={tmp_path: "/mnt/w"}, timeout=60)
     content = made.image.read_bytes()
     place = content.index(before)
     image = tmp_path / "image"

@@ -15,9 +15,10 @@ from cryptography import x509
 from iso.errors import IsoError
 from iso.keys import DEBIAN_CA, Keys, debian_ca, make, opened, protected
 from iso.manifest import NAMESPACE, entry_of
-from iso.signing import Signatures, attach, sign
+from iso.signing import Signatures, attach, need_fitting, sign
 from iso.source import CHECKOUT
 from iso.times import Times
+from iso.unsigned import Unsigned
 from ppn import sshsig
 from ppn.errors import Refusal
 from tests.integration.iso_image.conftest import Made
@@ -77,6 +78,22 @@ def test_nothing_is_published_without_its_signatures(made: Made, tmp_path: Path)
     with pytest.raises(IsoError) as refused:
         attach(made.unsigned, Signatures(tmp_path), made.tools, tmp_path, Times())
     assert refused.value.code == "signature_missing"
+
+
+@pytest.mark.fault(
+    "a signature of an earlier build lies where the new one's is looked for", "refused"
+)
+def test_signatures_of_another_build_are_refused(made: Made, tmp_path: Path) -> None:
+    """ISO-01: with the same manifest too, when the boot file is another one."""
+    need_fitting(made.unsigned, made.signatures, made.tools)
+    parts = Unsigned(tmp_path / "parts")
+    shutil.copytree(made.unsigned.folder, parts.folder)
+    content = bytearray(parts.uki.read_bytes())
+    content[5000] ^= 1
+    parts.uki.write_bytes(content)
+    with pytest.raises(IsoError, match="boot file") as refused:
+        need_fitting(parts, made.signatures, made.tools)
+    assert refused.value.code == "signature_unfit"
 
 
 def test_published_signatures_give_the_published_image(made: Made, tmp_path: Path) -> None:

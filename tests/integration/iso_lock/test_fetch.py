@@ -152,6 +152,21 @@ def test_a_snapshot_of_the_lock_s_day_has_it(mirror: Mirror, cache: Cache) -> No
     assert kept(cache) == [BASH.sha256]
 
 
+@pytest.mark.parametrize("address", ["http://mirror:port/debian", "mirror/debian", "file:///srv"])
+def test_an_address_that_is_none_is_told(cache: Cache, address: str) -> None:
+    environment = {"PPN_MIRROR": address, "PPN_SECURITY_MIRROR": address}
+    with pytest.raises(FetchFailed, match=r"bash 1 .*cannot be fetched.*PPN_MIRROR"):
+        fetch(LOCK, (BASH,), cache, print, environment=environment)
+
+
+def test_half_a_file_of_one_place_is_not_ended_by_another(mirror: Mirror, cache: Cache) -> None:
+    """The first half may have been the wrong one."""
+    mirror.files[f"debian/{BASH.path}"] = b"x" * 1000
+    mirror.files[f"old/debian/{DAY}/{BASH.path}"] = CONTENT["bash"]
+    get(mirror, cache, (BASH,), snapshot=f"{mirror.address}/old")
+    assert kept(cache) == [BASH.sha256]
+
+
 def test_a_snapshot_that_lacks_it_too_is_told(mirror: Mirror, cache: Cache) -> None:
     del mirror.files[f"debian/{BASH.path}"]
     with pytest.raises(FetchFailed, match="the archive and the snapshot no longer"):
@@ -194,9 +209,11 @@ def test_a_cache_is_carried(mirror: Mirror, cache: Cache, tmp_path: Path) -> Non
     stick.path(BASH.sha256).write_bytes(b"rotten")
     with pytest.raises(CacheUnusable, match=BASH.path):
         stick.copy_to(other, files, print)
-    assert not other.has(described(BASH))
-    whole = [file for file in files if file.sha256 != BASH.sha256]
-    assert stick.copy_to(other, whole, print) == len(whole)
+    # The rest is there, so that a cache of another lock helps where a package is gone.
+    assert other.absent(files) == [described(BASH)]
+    assert cache.copy_to(other, files, print) == 1
+    stick.path(PACKAGES[0].sha256).unlink()
+    assert stick.copy_to(other, files, print) == 0
 
 
 def test_a_hash_is_all_that_names_a_file(cache: Cache) -> None:

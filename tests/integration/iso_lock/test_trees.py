@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from iso.cache import Cache
+from iso.enter import run_in
 from iso.lock import Lock
-from iso.tools import run_in, tools_tree
+from iso.tools import tools_tree
 from lab.paths import cache_folder
 from ppn.run import CommandFailed
 

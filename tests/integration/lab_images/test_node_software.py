@@ -65,7 +65,7 @@ def test_the_image_has_the_packages_and_makes_them_again_the_same(
 
 def test_the_release_is_there_as_a_deploy_leaves_it(root: Path, software: Wheelhouse) -> None:
     """ISO-03: so that onboarding from the same commit has nothing to install."""
-    put_release(root, software)
+    put_release(root, software.dependencies.digest, software.release)
     folder = root / "opt/ppn"
     assert (folder / "venv/INSTALLED").read_text() == f"{software.release.digest}\n"
     assert {path.name for path in folder.iterdir()} == {
@@ -77,12 +77,12 @@ def test_the_release_is_there_as_a_deploy_leaves_it(root: Path, software: Wheelh
     assert said == f"ppn {__version__}\n"
     first = content(root)
     shutil.rmtree(folder / f"venv-{software.release.digest}")
-    put_release(root, software)
+    put_release(root, software.dependencies.digest, software.release)
     assert content(root) == first
 
 
 def test_a_release_without_its_packages_is_refused(root: Path, software: Wheelhouse) -> None:
     shutil.rmtree(root / "opt/ppn" / f"dependencies-{software.dependencies.digest}")
     with pytest.raises(CommandFailed, match="neither a whole dependencies-"):
-        put_release(root, software)
+        put_release(root, software.dependencies.digest, software.release)
     assert not (root / "usr/local/bin/ppn").is_symlink()

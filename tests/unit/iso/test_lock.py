@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iso.archive import ArchiveUnusable
 from iso.lock import LOCK_FILE, Archive, Lock, LockUnusable, Package, Tree, changes, parse
-from iso.refresh import differs
+from iso.refresh import differs, need_no_older
 from iso.root import recipes
 from iso.wheels import node_wheels
 from tests.unit.iso.locks import LOCK, package, sha256
@@ -38,7 +39,6 @@ def test_a_lock_reads_back_whatever_its_order(found: list[Package], random: obje
     )
     assert one.text() == other.text()
     assert parse(other.text(), "x") == one
-    assert one.digest == other.digest
 
 
 def test_a_changed_package_is_one_changed_line() -> None:
@@ -58,6 +58,15 @@ def test_a_changed_package_is_one_changed_line() -> None:
         ("path", "pool/x?y.deb"),
         ("size", -1),
         ("size", "12"),
+        ("size", True),
+        ("path", "pool/a b.deb"),
+        ("path", "pool/%2e%2e/b.deb"),
+        ("path", "pool//b.deb"),
+        # They would be further words for mmdebstrap and apt.
+        ("name", "bash,evil"),
+        ("name", "?essential"),
+        ("version", "1\nPackage: evil"),
+        ("trees", "node"),
         ("more", 1),
         ("name", None),
     ],
@@ -74,6 +83,38 @@ def test_a_damaged_line_is_refused_by_its_number(field: str, value: object) -> N
     lines[number] = json.dumps(fields)
     with pytest.raises(LockUnusable, match=f"line {number + 1} is damaged"):
         parse("\n".join(lines), "the lock")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "anyio.whl",
+        "anyio-4.9-py3-none-any.tar.gz",
+        "../anyio-4.9-py3-none-any.whl",
+        "anyio-4.9 --index-url=x-py3-none-any.whl",
+        "anyio-4.9\n-py3-none-any.whl",
+    ],
+)
+def test_what_is_no_wheel_is_refused(file: str) -> None:
+    """ISO-02: it would be a line for pip."""
+    text = LOCK.text().replace(json.dumps(LOCK.wheels[0].file), json.dumps(file))
+    with pytest.raises(LockUnusable, match="is damaged"):
+        parse(text, "the lock")
+
+
+@pytest.mark.parametrize(
+    ("twice", "named"),
+    [
+        (replace(LOCK.packages[0], sha256=sha256("other")), "bash"),
+        (replace(LOCK.packages[0], name="other"), "bash_1_amd64.deb"),
+        (replace(LOCK.packages[0], name="new", path="new.deb", archive="other"), "archive other"),
+    ],
+)
+def test_what_two_lines_say_differently_is_refused(twice: Package, named: str) -> None:
+    """ISO-02: which of two files goes in must not depend on their order."""
+    text = replace(LOCK, packages=(*LOCK.packages, twice)).text()
+    with pytest.raises(LockUnusable, match=named):
+        parse(text, "the lock")
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"kind": "other"}', '{"name": "x"}'])
@@ -113,6 +154,18 @@ def test_a_newer_day_of_the_same_packages_is_no_news() -> None:
     assert not differs(LOCK, later)
     assert differs(None, LOCK)
     assert differs(LOCK, replace(LOCK, trees=(Tree("node", ("bash", "zstd")), LOCK.trees[1])))
+
+
+def test_an_archive_that_is_older_than_the_lock_is_refused() -> None:
+    """ISO-01: an old list is signed as well as a new one."""
+    debian, security = LOCK.archives
+    need_no_older(None, LOCK)
+    need_no_older(LOCK, LOCK)
+    older = replace(LOCK, archives=(debian, replace(security, date="20261121T105959Z")))
+    need_no_older(older, LOCK)
+    with pytest.raises(ArchiveUnusable, match="debian-security is of 20261121T105959Z") as refused:
+        need_no_older(LOCK, older)
+    assert refused.value.code == "archive_older"
 
 
 def test_a_changed_list_of_packages_asks_for_a_new_lock() -> None:

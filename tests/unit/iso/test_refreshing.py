@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from iso.archive import ArchiveUnusable
 from iso.commands import lock as command
 from iso.lock import Archive, Lock
 from tests.unit.iso.locks import LOCK, package
@@ -68,6 +69,16 @@ def test_nothing_new_leaves_the_file_as_it_is(file: Path, monkeypatch: pytest.Mo
     answers(monkeypatch, replace(LOCK, archives=dates))
     command.lock(check=True)
     command.lock()
+    assert Lock.read(file) == LOCK
+
+
+@pytest.mark.fault("a mirror serves an old state of the archive, signed", "refused, the lock stays")
+def test_updates_are_not_taken_back(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ISO-01: a mirror that lags, or lies."""
+    dates = tuple(Archive(one.name, one.suites, "20200101T000000Z") for one in LOCK.archives)
+    answers(monkeypatch, replace(NEWER, archives=dates))
+    with pytest.raises(ArchiveUnusable):
+        command.lock()
     assert Lock.read(file) == LOCK
 
 
