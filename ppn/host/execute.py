@@ -324,11 +324,13 @@ def sweep_vm(paths: Paths, name: str) -> None:
 
 
 def _remove(vms: Path, patterns: Sequence[str]) -> None:
-    for leftover in [path for pattern in patterns for path in vms.glob(pattern)]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+    for pattern in patterns:
+        # Anew for each: a folder that is gone has taken what was half made in it along.
+        for leftover in list(vms.glob(pattern)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
 
 @contextmanager
