@@ -131,6 +131,7 @@ def make(folder: Path, tools: Path, *, test: bool, passphrase: str | None) -> Ke
         partial.chmod(0o755)
         os.replace(partial, folder)
     except BaseException:
+        # Interrupted too: no private keys stay behind.
         shutil.rmtree(partial)
         raise
     sync_folder(folder.parent)

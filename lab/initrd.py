@@ -40,8 +40,8 @@ MASKED = (
     "systemd-pstore.service",
 )
 LEANER = " ".join(f"systemd.mask={unit}" for unit in MASKED)
-# QEMU 10.0's virtualisation loses an interrupt now and then (it changes a processor's pending ones
-# in two threads at once). One that runs a guest would never take another without the next tick.
+# Under QEMU 10.0's virtualisation a processor that ran a guest has stopped to take interrupts, as
+# if one had been lost (two threads change the pending ones). With ticks there is a next one.
 TICKING = "nohz=off highres=off"
 # Guarding against other tenants costs time, and a lab's machine has none.
 MACHINE = f"mitigations=off {TICKING} {TRUSTING} {LEANER}"
