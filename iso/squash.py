@@ -10,7 +10,8 @@ from ppn.durable import put_in_place
 # Of a 383 MiB root, in seconds of one processor: 3 takes 2 s and leaves 133 MiB, 9 takes 6 s and
 # leaves 126 MiB, 15 takes 31 s for the same, 19 takes 105 s and leaves 117 MiB.
 LEVEL = 9
-BLOCK = 1 << 20
+# Blocks of 1 MiB save 3 % of the image, and whoever reads files unpacks more than twice as long.
+BLOCK = 128 << 10
 SECONDS = 1800
 
 
