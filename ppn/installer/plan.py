@@ -21,6 +21,11 @@ MINUTE = 60.0
 HALF_HOUR = 30 * MINUTE
 ESP, DATA = render.ESP_MOUNT, render.DATA_MOUNT
 BY_UUID = Path("/dev/disk/by-partuuid")
+# All but the search for what each kernel module needs, which the image's root has had.
+KERNEL_PLUGINS = (
+    "/usr/lib/kernel/install.d/55-initrd.install",
+    "/usr/lib/kernel/install.d/90-loaderentry.install",
+)
 LABEL_OF_FAT = "PPN-ESP"
 LOADER = """# The newest kernel starts at once; hold the space bar for the list.
 timeout 0
@@ -237,7 +242,8 @@ def initrd(kernel: str, folders: Folders) -> tuple[str, ...]:
 
 def kernel_install(kernel: str, folders: Folders) -> tuple[str, ...]:
     """The call that puts the kernel into the boot loader's list, as Debian's updates will do."""
-    words = ("kernel-install", "add", kernel, f"/boot/vmlinuz-{kernel}")
+    plugins = f"KERNEL_INSTALL_PLUGINS={' '.join(KERNEL_PLUGINS)}"
+    words = ("env", plugins, "kernel-install", "add", kernel, f"/boot/vmlinuz-{kernel}")
     return ("chroot", str(folders.target), *words)
 
 
