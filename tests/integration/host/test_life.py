@@ -189,10 +189,10 @@ def test_another_disk_image_and_cpu_count(node: Node) -> None:
     manifest = json.loads((tiny / "manifest.json").read_text())
     text = json.dumps(manifest | {"name": "based", "disk": "disk.qcow2"})
     (image / "manifest.json").write_text(text)
-    node.apply(name="one", image="based", disk_gib=2)
+    node.apply(name="one", image="based", vcpus=2, disk_gib=2)
     assert disk_info(node.paths.vm("one").root_disk).base == image / "disk.qcow2"
     assert node.wait_ready("one")["cpus"] == "2"
-    node.apply(name="one", image="based", disk_gib=2, state="stopped")
+    node.apply(name="one", image="based", vcpus=2, disk_gib=2, state="stopped")
     node.apply(name="two", vcpus=4)
     assert node.wait_ready("two")["cpus"] == "4"
     pool = node.state().pool
