@@ -40,3 +40,14 @@ def test_what_is_no_id_is_a_wrong_usage(words: tuple[str, ...], vm: str) -> None
     asked = [str(PPN), *words, "--controller", "http://127.0.0.1:1", "--", vm]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     assert done.returncode == Exit.USAGE and "is no id of a VM" in done.stderr
+
+
+def test_wrong_words_are_told_as_json_or_as_text() -> None:
+    """By the program as it is installed."""
+    wrong = [str(PPN), "vm", "list", "--nope"]
+    text = subprocess.run(wrong, capture_output=True, text=True, timeout=60)
+    assert text.returncode == Exit.USAGE and text.stderr.startswith("Usage: ppn vm list")
+    done = subprocess.run([*wrong, "--json"], capture_output=True, text=True, timeout=60)
+    error = json.loads(done.stderr)["error"]
+    assert done.returncode == Exit.USAGE and not done.stdout
+    assert (error["code"], error["hint"]) == ("usage", "see ppn vm list --help")
