@@ -33,15 +33,6 @@ def test_a_file_that_cannot_be_used_ends_in_words(words: tuple[str, ...], tmp_pa
     assert f"{NAME}: File name too long" in error["message"] and error["hint"]
 
 
-@pytest.mark.parametrize("vm", ["", "vm-a/move", "../nodes", "vm-a?node=x", "VM-A", "vm-a\n"])
-@pytest.mark.parametrize("words", [("vm", "destroy"), ("vm", "move", "--cancel"), ("debug", "vm")])
-def test_what_is_no_id_is_a_wrong_usage(words: tuple[str, ...], vm: str) -> None:
-    """CLI-01: nobody is asked, or the question would be another one."""
-    asked = [str(PPN), *words, "--controller", "http://127.0.0.1:1", "--", vm]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    assert done.returncode == Exit.USAGE and "is no id of a VM" in done.stderr
-
-
 def test_wrong_words_are_told_as_json_or_as_text() -> None:
     """By the program as it is installed."""
     wrong = [str(PPN), "vm", "list", "--nope"]

@@ -82,6 +82,16 @@ def test_other_wrong_words(words: str, message: str, told: Callable[..., dict[st
     assert message in told(ppn, *words.split())["message"]
 
 
+@pytest.mark.parametrize("vm", ["", "vm-a/move", "../nodes", "vm-a?node=x", "VM-A", "vm-a\n"])
+@pytest.mark.parametrize("words", [("vm", "destroy"), ("vm", "move", "--cancel"), ("debug", "vm")])
+def test_what_is_no_id(
+    words: tuple[str, ...], vm: str, told: Callable[..., dict[str, Any]]
+) -> None:
+    """CLI-01: nobody is asked, or the question would be another one."""
+    error = told(ppn, *words, "--json", "--controller", "http://127.0.0.1:1", "--", vm)
+    assert "is no id of a VM" in error["message"]
+
+
 @pytest.mark.parametrize("command", builder.COMMANDS)
 def test_the_builder(command: str, told: Callable[..., dict[str, Any]]) -> None:
     error = told(builder.main, command, "--nope", "--json")
