@@ -17,7 +17,6 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     """Have the collector look from now on, at what tests make and at nothing older."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 
