@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ppn.cli import app as root
 from ppn.cli.exits import Exit
+from tests.unit.cli.test_help import whole_command
 
 PPN = Path(sys.executable).with_name("ppn")
 # No file system has such a name, whoever asks for it.
@@ -23,13 +25,22 @@ NAME = "x" * 300
         ("tenant", "list", "--settings", NAME, "--store", "sqlite:////none"),
     ],
 )
-def test_a_file_that_cannot_be_used_ends_in_words(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_ends_in_words(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """CLI-04: whichever command meets it, and never with a traceback."""
-    done = subprocess.run(
-        [PPN, *words, "--json"], capture_output=True, text=True, timeout=60, cwd=tmp_path
-    )
-    error = json.loads(done.stderr)["error"]
-    assert done.returncode == Exit.FAILED and error["code"] == "file_failed"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ppn", *words, "--json"])
+    whole_command()
+    # The groups are there.
+    monkeypatch.setattr(root, "GROUPS", ())
+    with pytest.raises(SystemExit) as ended:
+        root.main()
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert ended.value.code == Exit.FAILED and error["code"] == "file_failed"
     assert f"{NAME}: File name too long" in error["message"] and error["hint"]
 
 
