@@ -181,7 +181,11 @@ def verified(folder: Path, entries: int, batch: int) -> float:
     seconds = time.perf_counter() - start_time
     if report.findings or report.size != entries:
         raise RuntimeError(f"the log of the benchmark is damaged: {report}")
-    print(f"verified {entries} entries in {seconds:.1f} s", flush=True)
+    taken = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    print(
+        f"verified {entries} entries in {seconds:.1f} s; {taken / entries:.0f} bytes of disk each",
+        flush=True,
+    )
     return round(seconds, 2)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from typing import NoReturn
 
 import typer
 
-from ppn.cli import exits
-from ppn.cli.output import print_error
+from ppn.cli.entry import enter, fail
 from ppn.errors import PpnError
 
 # One module of iso/commands for each.
@@ -34,18 +31,12 @@ def main() -> None:
     for name in COMMANDS:
         app.command()(getattr(import_module(f"iso.commands.{name}"), name))
     try:
-        app(prog_name="ppn iso")
+        enter(app, "ppn iso")
     except PpnError as error:
         fail(error)
     except OSError as error:
         # A full disk, a missing right: it says which file.
         fail(PpnError(str(error), code="file_unusable"))
-
-
-def fail(error: PpnError) -> NoReturn:
-    """End with an error, told for people or for programs."""
-    print_error(error, as_json="--json" in sys.argv)
-    sys.exit(exits.exit_of(error))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ from lab.process import attend
 from lab.settings import made_as
 from lab.steps import note, step
 from lab.topology import CUSTOMER, NODES, OPERATOR, PORTS, Kind, kinds_of, node_named
+from ppn.cli.entry import enter, json_wanted
+from ppn.cli.exits import Exit, WrongUsage
+from ppn.cli.output import print_error
 from ppn.errors import PpnError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -287,14 +290,21 @@ def declared() -> Mapping[str, Mapping[str, Any]]:
 def main() -> None:
     """Entry point: errors become one clear message and an exit code."""
     try:
-        app()
+        enter(app)
     except PpnError as error:
-        hint = f"\n  {error.hint}" if error.hint else ""
-        print(f"lab: {error.message} ({error.code}){hint}", file=sys.stderr)
-        sys.exit(1)
+        fail(error)
     except OSError as error:
-        print(f"lab: {error} (system_error)", file=sys.stderr)
-        sys.exit(1)
+        fail(PpnError(str(error), code="system_error"))
     except KeyboardInterrupt:
         print("\nlab: interrupted; run it again to go on, or `scripts/lab down`", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def fail(error: PpnError) -> NoReturn:
+    """End with an error, told for people or for programs."""
+    if json_wanted():
+        print_error(error, as_json=True)
+    else:
+        hint = f"\n  {error.hint}" if error.hint else ""
+        print(f"lab: {error.message} ({error.code}){hint}", file=sys.stderr)
+    sys.exit(Exit.USAGE if isinstance(error, WrongUsage) else Exit.FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 
 import pytest
@@ -10,6 +11,14 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("whole"), max_examples=20)
 settings.load_profile("whole")
+# Until all tests are found: what is made meanwhile stays, and looking through it finds nothing.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector look from now on, at what tests make and at nothing older."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -107,6 +107,14 @@ class Journal:
         first, self.at = self.at.size, behind
         return first
 
+    def free_bytes(self) -> int:
+        """The room on its disk; none when the disk does not say."""
+        try:
+            figures = os.fstatvfs(self._file)
+        except OSError:
+            return 0
+        return figures.f_bavail * figures.f_frsize
+
     def close(self) -> None:
         """Close the file."""
         if self._file >= 0:

@@ -33,6 +33,8 @@ APPEND_SECONDS = 5.0
 MOST_WAITING = 4096
 # Published at most so often: it takes several waits for the disk.
 PUBLISH_SECONDS = 1.0
+# Room for a million entries, and more.
+LOW_BYTES = 1 << 30
 CLOSE_SECONDS = 1.0
 
 log = structlog.get_logger("audit")
@@ -46,12 +48,14 @@ class Status:
         size: how many entries are durable.
         published: how many of them the published checkpoint covers.
         trouble: why the last publication failed; empty when it did not.
+        free_bytes: on its disk; 0 also when the disk does not say.
         witnesses: how far each is.
     """
 
     size: int
     published: int
     trouble: str
+    free_bytes: int
     witnesses: tuple[PushStatus, ...]
 
 
@@ -80,6 +84,7 @@ class Log:
         self._publisher = publisher
         self._pushers = pushers
         self._trouble = ""
+        self._low = False
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -191,7 +196,9 @@ class Log:
     def status(self) -> Status:
         """How the log is doing, for metrics and people."""
         pushed = tuple(one.status for one in self._pushers)
-        return Status(self.size, self._publisher.at.size, self._trouble, pushed)
+        return Status(
+            self.size, self._publisher.at.size, self._trouble, self._journal.free_bytes(), pushed
+        )
 
     def checkpoint(self) -> Checkpoint:
         """What the log says of itself now."""
@@ -224,8 +231,16 @@ class Log:
     def _keep_published(self) -> None:
         """Publish what is new, once in a while and at the end."""
         while not self._closed.wait(PUBLISH_SECONDS):
+            self._watch_room()
             self._publish()
         self._publish()
+
+    def _watch_room(self) -> None:
+        """Say once when the disk gets full: without room every change will be refused."""
+        free = self._journal.free_bytes()
+        if free < LOW_BYTES and not self._low:
+            log.warning("the audit log's disk is getting full", free_bytes=free, entries=self.size)
+        self._low = free < LOW_BYTES
 
     def _publish(self) -> None:
         at = self._journal.at

@@ -32,6 +32,11 @@ class LogCollector(Collector):
             "1 while the log cannot be published: what is appended since, no witness is told of.",
             value=1 if now.trouble else 0,
         )
+        yield GaugeMetricFamily(
+            "ppn_audit_free_bytes",
+            "Room on the log's disk; without any, every change is refused.",
+            value=now.free_bytes,
+        )
         signed = GaugeMetricFamily(
             "ppn_audit_witnessed", "Entries that a witness has signed.", labels=["witness"]
         )

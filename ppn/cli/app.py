@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 import typer
 
 from ppn import __version__
 from ppn.cli import exits
 from ppn.cli.completion import typed_words
-from ppn.cli.output import print_error
+from ppn.cli.entry import enter, fail
 from ppn.errors import PpnError
 
 app = typer.Typer(
@@ -82,15 +81,10 @@ def main() -> None:
     """Entry point of the `ppn` command."""
     add_groups(sys.argv[1:] or typed_words())
     try:
-        app()
+        enter(app)
     except PpnError as error:
-        _fail(error)
+        fail(error)
     except OSError as error:
         # A file that this user may not look at, a full disk: whichever command met it.
         where = f"{error.filename}: " if error.filename else ""
-        _fail(PpnError(f"{where}{error.strerror or error}", code="file_failed", hint=ROOT))
-
-
-def _fail(error: PpnError) -> NoReturn:
-    print_error(error, as_json="--json" in sys.argv)
-    sys.exit(exits.exit_of(error))
+        fail(PpnError(f"{where}{error.strerror or error}", code="file_failed", hint=ROOT))

@@ -28,6 +28,12 @@ OWN_STATUS = {
 }
 
 
+class WrongUsage(PpnError):
+    """The command line is wrong."""
+
+    code = "usage"
+
+
 class Exit(IntEnum):
     """The exit codes."""
 
@@ -59,6 +65,8 @@ def exit_of(error: PpnError) -> Exit:
     Args:
         error: what a command ended with.
     """
+    if isinstance(error, WrongUsage):
+        return Exit.USAGE
     # Imported here: a command that goes well needs no wire.
     from ppn.wire.problems import status_of
 

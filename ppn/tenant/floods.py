@@ -1,7 +1,7 @@
-"""Refusals that a caller can have without end: the first have entries, the rest are counted.
+"""Refusals that a caller has again and again: the first have entries, the rest are counted.
 
 Nothing was done in any of them, and without this whoever has a way in could fill the disk of the
-audit log.
+audit log. What is done is never counted together: every change has its own entries.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Protocol
 
 from ppn.audit.entry import Entry
 
-CODES = frozenset({"rate_limited", "token_refused", "too_many_at_once"})
 # Of each caller, code and interval, so many have entries of their own.
-FIRST = 5
+FIRST = 20
+# A caller has these without a good token, or above its rate: what it asked for says little.
+FIRST_OF = {"rate_limited": 5, "token_refused": 5, "too_many_at_once": 5}
 SECONDS = 60.0
 CALLERS_KEPT = 4096
 
@@ -86,13 +87,11 @@ class Floods:
             refused: the request.
             code: why.
         """
-        if code not in CODES:
-            return True
         caller = Caller(code, refused.tenant, refused.source)
         if caller not in self.tallies and len(self.tallies) >= CALLERS_KEPT:
             caller = Caller(code)
         tally = self.tallies.setdefault(caller, Tally(self.clock() + SECONDS))
-        if tally.alone < FIRST:
+        if tally.alone < FIRST_OF.get(code, FIRST):
             tally.alone += 1
             return True
         tally.operation, tally.correlation_id = refused.operation, refused.correlation_id

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from ppn.audit import journal as journal_module
 from ppn.audit import log as log_module
@@ -336,6 +337,37 @@ def test_publishing_that_fails_stops_nobody(place: Place, monkeypatch: pytest.Mo
         assert log.status().trouble == ""
         assert figures.get_sample_value("ppn_audit_trouble") == 0
     assert place.verified().published == 1
+
+
+def test_a_disk_that_gets_full_is_told_before_it_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEN-10: once, so that there is time to make room before changes are refused."""
+    monkeypatch.setattr(log_module, "PUBLISH_SECONDS", 0.01)
+    free = [log_module.LOW_BYTES]
+    looks: list[int] = []
+
+    def look(journal: Journal) -> int:
+        looks.append(free[0])
+        return free[0]
+
+    monkeypatch.setattr(Journal, "free_bytes", look)
+    with capture_logs() as said, place.open() as log:
+        for free_bytes in (log_module.LOW_BYTES, 5, log_module.LOW_BYTES, 4):
+            free[0] = free_bytes
+            seen = len(looks)
+            wait_until(lambda seen=seen: len(looks) > seen + 3)  # type: ignore[misc]
+        assert log.status().free_bytes == 4
+    assert [line["free_bytes"] for line in said if "full" in line["event"]] == [5, 4]
+
+
+def test_the_room_is_that_of_its_disk(place: Place) -> None:
+    figures = CollectorRegistry()
+    with place.open() as log:
+        figures.register(LogCollector(log.status))
+        disk = os.statvfs(place.folder)
+        free = figures.get_sample_value("ppn_audit_free_bytes")
+        assert free is not None and 0 < free <= disk.f_blocks * disk.f_frsize
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

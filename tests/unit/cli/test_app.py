@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ppn.cli import app as root
 from ppn.cli.exits import Exit
+from tests.unit.cli.test_help import whole_command
 
 PPN = Path(sys.executable).with_name("ppn")
 # No file system has such a name, whoever asks for it.
@@ -23,20 +25,31 @@ NAME = "x" * 300
         ("tenant", "list", "--settings", NAME, "--store", "sqlite:////none"),
     ],
 )
-def test_a_file_that_cannot_be_used_ends_in_words(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_ends_in_words(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """CLI-04: whichever command meets it, and never with a traceback."""
-    done = subprocess.run(
-        [PPN, *words, "--json"], capture_output=True, text=True, timeout=60, cwd=tmp_path
-    )
-    error = json.loads(done.stderr)["error"]
-    assert done.returncode == Exit.FAILED and error["code"] == "file_failed"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ppn", *words, "--json"])
+    whole_command()
+    # The groups are there.
+    monkeypatch.setattr(root, "GROUPS", ())
+    with pytest.raises(SystemExit) as ended:
+        root.main()
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert ended.value.code == Exit.FAILED and error["code"] == "file_failed"
     assert f"{NAME}: File name too long" in error["message"] and error["hint"]
 
 
-@pytest.mark.parametrize("vm", ["", "vm-a/move", "../nodes", "vm-a?node=x", "VM-A", "vm-a\n"])
-@pytest.mark.parametrize("words", [("vm", "destroy"), ("vm", "move", "--cancel"), ("debug", "vm")])
-def test_what_is_no_id_is_a_wrong_usage(words: tuple[str, ...], vm: str) -> None:
-    """CLI-01: nobody is asked, or the question would be another one."""
-    asked = [str(PPN), *words, "--controller", "http://127.0.0.1:1", "--", vm]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    assert done.returncode == Exit.USAGE and "is no id of a VM" in done.stderr
+def test_wrong_words_are_told_as_json_or_as_text() -> None:
+    """By the program as it is installed."""
+    wrong = [str(PPN), "vm", "list", "--nope"]
+    text = subprocess.run(wrong, capture_output=True, text=True, timeout=60)
+    assert text.returncode == Exit.USAGE and text.stderr.startswith("Usage: ppn vm list")
+    done = subprocess.run([*wrong, "--json"], capture_output=True, text=True, timeout=60)
+    error = json.loads(done.stderr)["error"]
+    assert done.returncode == Exit.USAGE and not done.stdout
+    assert (error["code"], error["hint"]) == ("usage", "see ppn vm list --help")

@@ -18,12 +18,20 @@ OLD = Sidecar(
 )
 NEW = OLD.model_copy(update={"phase": "ready", "spec": make_spec(label="new")})
 
-# Ends itself with SIGKILL at the n-th system call wrapper that the writer goes through.
+# One process for each file: the n-th ends itself with SIGKILL at the n-th system call wrapper that
+# the writer goes through. Prints how each ended.
 WRITER = """
 import os, signal, sys
 from pathlib import Path
 from ppn.host.sidecar import Sidecar, write_sidecar
-path, text, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+sidecar = Sidecar.model_validate_json(sys.argv[1])
+for left, path in enumerate(map(Path, sys.argv[2:])):
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    sys.exit()
 def counted(call):
     def wrapper(*args, **kwargs):
         global left
@@ -34,7 +42,8 @@ def counted(call):
     return wrapper
 for name in ("open", "fdopen", "fchmod", "fsync", "replace", "close"):
     setattr(os, name, counted(getattr(os, name)))
-write_sidecar(path, Sidecar.model_validate_json(text))
+write_sidecar(path, sidecar)
+os._exit(0)
 """
 
 
@@ -50,21 +59,18 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_kill_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     """HOST-05: SIGKILL before each system call of the writer in turn."""
-    path = tmp_path / "web" / "sidecar.json"
-    path.parent.mkdir()
-    found: list[str] = []
-    for point in range(20):
+    paths = [tmp_path / str(point) / "web" / "sidecar.json" for point in range(20)]
+    for path in paths:
+        path.parent.mkdir(parents=True)
         write_sidecar(path, OLD)
-        argv = [sys.executable, "-c", WRITER, str(path), NEW.model_dump_json(), str(point)]
-        ended = subprocess.run(argv, check=False, timeout=60).returncode
-        sidecar = read_sidecar(path)
-        assert sidecar in (OLD, NEW)
-        found.append("old" if sidecar == OLD else "new")
-        if ended == 0:
-            break
-        assert ended == -signal.SIGKILL
-    assert found[0] == "old" and found[-1] == "new" and len(found) > 6
-    assert found == sorted(found, reverse=True)
+    argv = [sys.executable, "-c", WRITER, NEW.model_dump_json(), *map(str, paths)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    ended = [int(line) for line in done.stdout.split()]
+    killed = ended.index(0)
+    assert killed >= 6 and ended == [-signal.SIGKILL] * killed + [0] * (len(paths) - killed)
+    found = [read_sidecar(path) for path in paths]
+    news = found.count(NEW)
+    assert found == [OLD] * (len(paths) - news) + [NEW] * news and found[0] == OLD
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ import pty
 import time
 from pathlib import Path
 
+import pytest
+
+from ppn.installer import execute
 from ppn.installer.console import Console, consoles, write_patiently
 from ppn.installer.efi import entries
 from ppn.installer.execute import telling
@@ -47,10 +50,11 @@ def test_a_line_nobody_reads_stops_nothing() -> None:
         os.close(terminal)
 
 
-def test_each_further_tenth_is_told_once() -> None:
+def test_each_further_tenth_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "LOOK_SECONDS", 0.01)
     said: list[str] = []
     shown = iter([3, 12, 14, 55, 100])
     with telling(lambda: next(shown, 100), said.append):
         while "copied 100 %" not in said:
-            time.sleep(0.05)
+            time.sleep(0.005)
     assert said == ["copied 10 %", "copied 50 %", "copied 100 %"]

@@ -1,4 +1,4 @@
-"""Ledgers for the tests: one key, another key, twenty entries."""
+"""Ledgers for the tests: one key, another key, as many entries as wanted."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ from ppn.pool.ledger import (
 )
 from tests.unit.pool.samples import KEY, NOW, OTHER_KEY, QUICK, TRUSTED, changes, ledger, lines
 
-ENTRIES = 20
+# One of each kind, and sequence numbers of one digit and of two.
+ENTRIES = 12
 SOUND = ledger(ENTRIES)
 BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 

@@ -9,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.audit.entry import encode
-from ppn.tenant.floods import CALLERS_KEPT, CODES, FIRST, SECONDS, Floods
+from ppn.tenant.floods import CALLERS_KEPT, FIRST, FIRST_OF, SECONDS, Floods
 from ppn.tenant.guard import Visit
+from ppn.tenant.settings import Limits
+
+CODES = [*sorted(FIRST_OF), "quota_exceeded", "vm_unknown"]
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(sorted(CODES)),
+        st.sampled_from(CODES),
         st.sampled_from(["10.8.0.200", "10.8.0.201"]),
         st.floats(min_value=0, max_value=40),
     ),
@@ -48,21 +51,35 @@ def test_every_refusal_is_counted_once(steps: list[tuple[str, str, float]]) -> N
     assert not list(floods.due(now=True))
 
 
-def test_the_first_ones_are_written_and_then_one_a_minute() -> None:
+@pytest.mark.parametrize(("code", "first"), [*FIRST_OF.items(), ("quota_exceeded", FIRST)])
+def test_the_first_ones_are_written_and_then_one_a_minute(code: str, first: int) -> None:
     """TEN-10: of a flood that goes on, and anew after a quiet time."""
     now = 0.0
     floods = Floods(lambda: now)
-    alone = [floods.stands_alone(visit(), "token_refused") for _ in range(10_000)]
-    assert alone.count(True) == FIRST and all(alone[:FIRST])
+    alone = [floods.stands_alone(visit(), code) for _ in range(10_000)]
+    assert alone.count(True) == first and all(alone[:first])
     assert not list(floods.due())
     now = SECONDS
     (entry,) = floods.due()
-    assert (entry.count, entry.code, entry.source) == (
-        10_000 - FIRST,
-        "token_refused",
-        "10.8.0.200",
-    )
-    assert floods.stands_alone(visit(), "token_refused")
+    assert (entry.count, entry.code, entry.source) == (10_000 - first, code, "10.8.0.200")
+    assert floods.stands_alone(visit(), code)
+
+
+def test_a_day_at_the_full_rate_leaves_few_entries() -> None:
+    """TEN-10: of millions of refusals, each counted, no disk gets full."""
+    now = 0.0
+    floods = Floods(lambda: now)
+    entries, counted, seconds = 0, 0, 600
+    rate = int(Limits().rate)
+    for number in range(seconds * rate):
+        now = number / rate
+        alone = floods.stands_alone(visit(), "vm_unknown")
+        shared = list(floods.due())
+        entries += alone + len(shared)
+        counted += alone + sum(one.count for one in shared)
+    shared = list(floods.due(now=True))
+    assert counted + sum(one.count for one in shared) == seconds * rate
+    assert (entries + len(shared)) * 144 <= 31_000
 
 
 def test_another_callers_flood_hides_nothing() -> None:
@@ -72,10 +89,10 @@ def test_another_callers_flood_hides_nothing() -> None:
         floods.stands_alone(visit(), "token_refused")
     assert floods.stands_alone(visit("10.8.0.201"), "token_refused")
     assert floods.stands_alone(visit(), "too_many_at_once")
-    assert all(floods.stands_alone(visit(), "quota_exceeded") for _ in range(100))
+    assert all(floods.stands_alone(visit(), "quota_exceeded") for _ in range(FIRST))
 
 
-@pytest.mark.parametrize("code", sorted(CODES))
+@pytest.mark.parametrize("code", CODES)
 def test_callers_are_bounded_and_none_is_lost(code: str) -> None:
     """TEN-10: more than are told apart are counted together."""
     floods = Floods(lambda: 0.0)
