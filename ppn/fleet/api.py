@@ -30,7 +30,7 @@ from ppn.wire.fleet import (
     VmOrder,
 )
 from ppn.wire.heartbeat import Alert, Heartbeat
-from ppn.wire.model import NODE_PATTERN, malformed
+from ppn.wire.model import NODE_PATTERN, UUID_PATTERN, malformed
 from ppn.wire.problems import ProblemBody
 from ppn.wire.web import correlation_of
 
@@ -49,6 +49,9 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=KEY_PATTERN)
 OfNode = Annotated[
     str | None,
     Query(pattern=NODE_PATTERN, description="Ask this node, also when the VM is known nowhere."),
+]
+OneUuid = Annotated[
+    str | None, Query(pattern=UUID_PATTERN, description="Only the very VM that has this UUID.")
 ]
 Owner = Annotated[str | None, Query(pattern=OWNER_PATTERN, description="Only this owner's VMs.")]
 
@@ -120,9 +123,12 @@ async def show_vm(request: Request, vm: VmName) -> PlacedVm:
 
 
 @router.delete("/vms/{vm}", summary="Have a VM removed.")
-async def destroy(request: Request, vm: VmName) -> dict[str, Any]:
-    """Answer once nothing of a VM is left on its node."""
-    nodes = await service_of(request).destroy(vm, asked_by(request))
+async def destroy(request: Request, vm: VmName, uuid: OneUuid = None) -> dict[str, Any]:
+    """Answer once nothing of a VM is left on its node.
+
+    With `uuid` another one of that id stays, and the answer is `vm_replaced` (412).
+    """
+    nodes = await service_of(request).destroy(vm, asked_by(request), uuid)
     return {"id": vm, "nodes": list(nodes)}
 
 

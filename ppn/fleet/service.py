@@ -79,12 +79,13 @@ class Service:
         self.counts.orders.labels("made" if made.fresh else "found").inc()
         return made
 
-    async def destroy(self, vm: str, asked: Asked) -> tuple[str, ...]:
+    async def destroy(self, vm: str, asked: Asked, uuid: str | None = None) -> tuple[str, ...]:
         """Have a VM removed; returns the nodes on which nothing of it is left now.
 
         Args:
             vm: its id.
             asked: who waits.
+            uuid: the one that is meant; None for whatever has this id now.
 
         Raises:
             Refusal: `vm_busy`: it is being made just now; a node asked too early would say that
@@ -100,7 +101,7 @@ class Service:
             )
         if self.mover.is_moving(vm):
             raise in_transit(vm, "moving")
-        return await self.remover.remove(vm, asked)
+        return await self.remover.remove(vm, asked, uuid)
 
 
 def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service:

@@ -13,7 +13,7 @@ from pydantic import Field
 from ppn.host.model import Accelerator
 from ppn.host.spec import ADDRESS_PATTERN, DISK_PATTERN, IMAGE_PATTERN, Disk, Protocol
 from ppn.wire.heartbeat import VmReport
-from ppn.wire.model import NodeName, Owner, VmId, Wire
+from ppn.wire.model import NodeName, Owner, VmId, VmUuid, Wire
 from ppn.wire.problems import ProblemBody
 
 # The manifest: what the VM is and what its disks' copies must be. No disk can be called so.
@@ -73,7 +73,7 @@ class Offer(Wire):
         grant: what the source's ledger gives it.
     """
 
-    uuid: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    uuid: VmUuid
     owner: Owner
     image: str = Field(pattern=IMAGE_PATTERN)
     image_digest: str = Field(pattern=r"^[0-9a-f]{1,64}$")
