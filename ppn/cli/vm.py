@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ppn.cli import order_options as options
+from ppn.cli.end_move import end_move
 from ppn.cli.move import move
 from ppn.cli.output import AsJson, print_json, working
 from ppn.cli.target import Target, asks_pool
@@ -187,6 +188,7 @@ def start(target: Target, vm: Id, as_json: AsJson = False) -> None:
 
 
 vm_app.command()(move)
+vm_app.command()(end_move)
 
 
 @vm_app.command()

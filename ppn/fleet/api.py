@@ -19,7 +19,9 @@ from ppn.wire.fleet import (
     BatchAnswer,
     BatchOrder,
     Decision,
+    EndOrder,
     FleetReport,
+    LostMove,
     MoveOrder,
     MoveReport,
     NodeReport,
@@ -219,6 +221,18 @@ async def cancel_move(request: Request, vm: VmName) -> MoveReport:
     Its source may be giving it up at this moment: how the move ends, its report says.
     """
     return await service_of(request).mover.cancel(vm, asked_by(request))
+
+
+@router.get("/vms/{vm}/move/end", summary="How a move that is lost may be ended.")
+async def show_lost_move(request: Request, vm: VmName) -> LostMove:
+    """What each of its two nodes has of the VM, looked at now; nothing is changed."""
+    return await service_of(request).lost_moves.show(vm, asked_by(request))
+
+
+@router.post("/vms/{vm}/move/end", status_code=202, summary="End a move that is lost.")
+async def end_move(request: Request, vm: VmName, order: EndOrder) -> MoveReport:
+    """As an operator says, by the name of each node; refused where the nodes contradict."""
+    return await service_of(request).lost_moves.end(vm, order, asked_by(request))
 
 
 @router.get("/vms/{vm}/timeline", summary="The steps of a VM's last operations.")

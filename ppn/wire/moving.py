@@ -43,7 +43,7 @@ Stage = Literal[
     "verified",
     "settled",
 ]
-Step = Literal["commit", "back", "release", "settle", "drop"]
+Step = Literal["commit", "back", "release", "reclaim", "settle", "drop"]
 
 
 class OfferedPort(Wire):
@@ -137,7 +137,8 @@ class StepOrder(Wire):
     """One step of a move that a node has begun.
 
     Args:
-        step: `commit` gives the VM up for good, `back` keeps it, `release` removes what is left;
+        step: `commit` gives the VM up for good, `back` keeps it, `release` removes what is left,
+            `reclaim` takes back what was given up to a node that an operator says has nothing;
             at the destination `settle` makes the VM its own, `drop` removes what came.
     """
 
