@@ -93,7 +93,12 @@ def _show(found: LostMove, as_json: bool) -> None:
         for role, part in (("from", found.source), ("to", found.destination)):
             typer.echo(f"{role:>4} {part.node}: {_part(part)}")
         if not found.ends:
-            typer.echo("the move is not lost: nobody need say what becomes of it")
+            silent = "silent" in (found.source.stage, found.destination.stage)
+            typer.echo(
+                "nothing can be said before both are heard, or one leaves the inventory"
+                if silent
+                else "the move is not lost: nobody need say what becomes of it"
+            )
         for order in found.ends:
             typer.echo(f"  {_words(found.id, order)}")
     if found.ends:
