@@ -24,7 +24,9 @@ FOUND = {
     "here": "has a VM of this id that is its own, and not by this move",
     "left": "is not in the inventory any more: it counts as having nothing",
     "moved": "keeps all of it, gave it up, and starts it by itself no more",
+    "receiving": "keeps room for it, and has nothing of it that is whole",
     "silent": "does not say",
+    "verifying": "keeps room for it, and has nothing of it that is whole",
     "verified": "keeps all of it, as it was sent, and starts it by itself never",
 }
 

@@ -255,7 +255,7 @@ class Drive:
         elif destination.stage == "here":
             text, keeps = f"{there} has vm {vm}, and not by this move", here
         else:
-            text, keeps = f"{there} has nothing of vm {vm}, which was given up to it", here
+            text, keeps = f"{there} has not the vm {vm} that was given up to it", here
         return PpnError(
             f"{text}; {keeps} keeps all of it, and starts it by itself no more",
             code="move_lost",

@@ -270,8 +270,8 @@ def _contradiction(found: Found, keep: Keep) -> str:
     own = f"{node} has a VM {vm} of its own, not by this move"
     if found.sides[1].stage == "here":
         return f"{own}, which stays: with that of {source} there would be two"
-    holder, other = (source, node) if found.sides[1].stage == "gone" else (node, source)
-    return f"{other} has nothing of vm {vm}, all of which {holder} keeps"
+    holder, other = (source, node) if found.sides[0].stage == "moved" else (node, source)
+    return f"{other} has not all of vm {vm}: {holder} has"
 
 
 def _why(intent: Intent, keep: Keep) -> PpnError | None:

@@ -131,9 +131,10 @@ def _forward(destination: Side, will: Will) -> Next:
         return Next.WAIT
     if destination.stage == "settled":
         return Next.RELEASE if destination.settled or will.rest else Next.SETTLE
-    if destination.stage in ARRIVING:
+    if destination.stage == "verified":
         return Next.SETTLE
     # Whoever had it there may have removed it since; else what the source keeps is all there is.
+    # One that receives was removed too: room for it is kept anew, by an order that came late.
     return Next.RELEASE if will.taken else _lost(SOURCE_KEEPS, destination, will)
 
 
@@ -197,7 +198,7 @@ def ends(source: Side, destination: Side) -> Mapping[Keep, Next]:
     """How an operator may end a move that is lost: who has the VM then, and the step to it.
 
     None of them lets both sides run the VM: one that is to have it is one that keeps all of it,
-    while the other has nothing of it, or a VM of its own that stays.
+    while the other has nothing that could run, or a VM of its own that stays.
 
     Args:
         source: the node the VM comes from.
@@ -207,7 +208,7 @@ def ends(source: Side, destination: Side) -> Mapping[Keep, Next]:
         Nothing where no person is needed, or none can help.
     """
     match source.stage, destination.stage:
-        case "moved", "gone":
+        case "moved", "gone" | "receiving" | "verifying":
             return {"source": Next.RECLAIM, "neither": Next.RELEASE}
         case "moved", "here":
             return {"destination": Next.RELEASE}
