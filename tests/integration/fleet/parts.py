@@ -29,6 +29,8 @@ from tests.integration.fleet.edges import Door, Running, answering, context, fre
 from tests.integration.proxy.parts import Authority, wait_for
 
 HEARTBEAT_SECONDS = 0.5
+# Questions that a stand-in has no answer to.
+UNTOLD = frozenset({"console", "inspect", "show_move", "timeline"})
 ORDER = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
 
 
@@ -92,6 +94,8 @@ class Node:
         name = body["vm"] if isinstance(body.get("vm"), str) else body["vm"]["name"]
         if body["operation"] == "show":
             return {"vm": self._known(name)}
+        if body["operation"] in UNTOLD:
+            raise Refusal(f"vm {name}", code="vm_unknown", constraint="known VM")
         with self.lock:
             assert ticket is not None
             if (ticket["node"], ticket["session"]) != (self.name, self.session):
