@@ -62,16 +62,30 @@ def move(
     if cancel == (node is not None):
         raise typer.BadParameter("say NODE, or --cancel")
     began = _asked(target, "DELETE", vm) if cancel else _asked(target, "POST", vm, {"node": node})
-    ended = _quietly(target, began) if as_json else _watched(target, began)
+    ended = to_its_end(target, began, as_json)
     if as_json:
         print_json(ended.model_dump(mode="json"))
     if cancel:
         _say_cancelled(ended, as_json)
         return
     if not as_json and ended.outcome == "done":
-        typer.echo(f"{vm} is on {ended.node} now: {_how(ended)}")
+        typer.echo(f"{vm} is on {ended.node} now: {how(ended)}")
     if ended.outcome == "failed" or ended.problem is not None:
         _complain(ended)
+
+
+def to_its_end(target: Target, began: MoveReport, as_json: bool) -> MoveReport:
+    """Watch a move until it has ended, with bars for people.
+
+    Args:
+        target: the controller that drives it.
+        began: how far it is.
+        as_json: without a word.
+
+    Returns:
+        How it ended.
+    """
+    return _quietly(target, began) if as_json else _watched(target, began)
 
 
 def _asked(target: Target, method: str, vm: str, body: dict[str, Any] | None = None) -> MoveReport:
@@ -124,7 +138,8 @@ def _watched(target: Target, began: MoveReport) -> MoveReport:
     return report
 
 
-def _how(report: MoveReport) -> str:
+def how(report: MoveReport) -> str:
+    """How a VM is where it is now, and where it is reached."""
     if report.vm is None:
         return "see ppn vm show"
     ports = (f"port {port.guest} at {port.host}" for port in report.vm.ports)
@@ -144,7 +159,7 @@ def _say_cancelled(report: MoveReport, as_json: bool) -> None:
     if report.problem is None or report.problem.code != CANCELLED:
         _complain(report)
     if not as_json:
-        typer.echo(f"{report.id} stays on {report.source}: {_how(report)}")
+        typer.echo(f"{report.id} stays on {report.source}: {how(report)}")
 
 
 def _complain(report: MoveReport) -> None:

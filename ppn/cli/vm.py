@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ppn.cli import order_options as options
+from ppn.cli.end_move import end_move
 from ppn.cli.move import move
 from ppn.cli.output import AsJson, print_json, working
 from ppn.cli.target import Target, asks_pool
@@ -132,13 +133,29 @@ def show(target: Target, vm: Id, as_json: AsJson = False) -> None:
 
 @vm_app.command()
 @asks_pool
-def destroy(target: Target, vm: Id, as_json: AsJson = False) -> None:
+def destroy(
+    target: Target,
+    vm: Id,
+    uuid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UUID", help="Only the very VM that has this UUID (`ppn vm show --json`)."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Remove a VM with its disks; done when nothing of it is left.
+
+    An id is used again when its tenant orders anew under the same key. With --uuid a VM that was
+    made since stays, and the command ends with 3 (`vm_replaced`); for operators, who see UUIDs.
 
     Example: ppn vm destroy vm-odh2cxdxox2xydov
     """
+    if uuid is not None and target.is_proxy:
+        raise typer.BadParameter("--uuid is for a controller: tenants see no UUIDs")
     with working(f"destroying {vm}"):
-        done = target.ask("DELETE", f"/vms/{vm}")
+        query = {"uuid": uuid} if uuid is not None else None
+        done = target.ask("DELETE", f"/vms/{vm}", query=query)
     if as_json:
         print_json(done)
     else:
@@ -171,6 +188,7 @@ def start(target: Target, vm: Id, as_json: AsJson = False) -> None:
 
 
 vm_app.command()(move)
+vm_app.command()(end_move)
 
 
 @vm_app.command()

@@ -19,7 +19,9 @@ from ppn.wire.fleet import (
     BatchAnswer,
     BatchOrder,
     Decision,
+    EndOrder,
     FleetReport,
+    LostMove,
     MoveOrder,
     MoveReport,
     NodeReport,
@@ -30,7 +32,7 @@ from ppn.wire.fleet import (
     VmOrder,
 )
 from ppn.wire.heartbeat import Alert, Heartbeat
-from ppn.wire.model import NODE_PATTERN, malformed
+from ppn.wire.model import NODE_PATTERN, UUID_PATTERN, malformed
 from ppn.wire.problems import ProblemBody
 from ppn.wire.web import correlation_of
 
@@ -49,6 +51,9 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=KEY_PATTERN)
 OfNode = Annotated[
     str | None,
     Query(pattern=NODE_PATTERN, description="Ask this node, also when the VM is known nowhere."),
+]
+OneUuid = Annotated[
+    str | None, Query(pattern=UUID_PATTERN, description="Only the very VM that has this UUID.")
 ]
 Owner = Annotated[str | None, Query(pattern=OWNER_PATTERN, description="Only this owner's VMs.")]
 
@@ -120,9 +125,12 @@ async def show_vm(request: Request, vm: VmName) -> PlacedVm:
 
 
 @router.delete("/vms/{vm}", summary="Have a VM removed.")
-async def destroy(request: Request, vm: VmName) -> dict[str, Any]:
-    """Answer once nothing of a VM is left on its node."""
-    nodes = await service_of(request).destroy(vm, asked_by(request))
+async def destroy(request: Request, vm: VmName, uuid: OneUuid = None) -> dict[str, Any]:
+    """Answer once nothing of a VM is left on its node.
+
+    With `uuid` another one of that id stays, and the answer is `vm_replaced` (412).
+    """
+    nodes = await service_of(request).destroy(vm, asked_by(request), uuid)
     return {"id": vm, "nodes": list(nodes)}
 
 
@@ -213,6 +221,18 @@ async def cancel_move(request: Request, vm: VmName) -> MoveReport:
     Its source may be giving it up at this moment: how the move ends, its report says.
     """
     return await service_of(request).mover.cancel(vm, asked_by(request))
+
+
+@router.get("/vms/{vm}/move/end", summary="How a move that is lost may be ended.")
+async def show_lost_move(request: Request, vm: VmName) -> LostMove:
+    """What each of its two nodes has of the VM, looked at now; nothing is changed."""
+    return await service_of(request).lost_moves.show(vm, asked_by(request))
+
+
+@router.post("/vms/{vm}/move/end", status_code=202, summary="End a move that is lost.")
+async def end_move(request: Request, vm: VmName, order: EndOrder) -> MoveReport:
+    """As an operator says, by the name of each node; refused where the nodes contradict."""
+    return await service_of(request).lost_moves.end(vm, order, asked_by(request))
 
 
 @router.get("/vms/{vm}/timeline", summary="The steps of a VM's last operations.")

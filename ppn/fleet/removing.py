@@ -14,11 +14,14 @@ from ppn.fleet.making import Asked
 from ppn.fleet.node import Held, Node
 from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown
 from ppn.fleet.registry import Registry
+from ppn.wire.heartbeat import VmReport
 
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.1
 # An agent that starts tells of it at once; its heartbeat is on its way for no longer than this.
 SESSION_SECONDS = 10.0
+# No VM's: who names it means that there is none.
+NOBODY = "00000000-0000-0000-0000-000000000000"
 
 log = structlog.get_logger("fleet")
 
@@ -37,34 +40,53 @@ class Remover:
     nodes: Nodes
     clock: Callable[[], float]
 
-    async def remove(self, vm: str, asked: Asked) -> tuple[str, ...]:
+    async def remove(self, vm: str, asked: Asked, uuid: str | None = None) -> tuple[str, ...]:
         """Have a VM removed; returns the nodes on which nothing of it is left now.
 
         Args:
             vm: its id.
             asked: who waits.
+            uuid: the one that is meant; None for whatever has this id now.
 
         Raises:
-            Refusal: `vm_unknown`, `nodes_silent`.
+            Refusal: `vm_unknown`, `nodes_silent`; `vm_replaced`: a node has another one of this id,
+                which stays.
             PpnError: a node could not be asked, or could not do it.
         """
         held = self.find(vm)
+        other: PpnError | None = None
         for one in held:
-            await self.remove_from(vm, one.node, asked)
+            try:
+                await self.remove_from(vm, one.node, asked, uuid)
+            except PpnError as error:
+                if error.code != "vm_replaced":
+                    raise
+                other = error
+        if other is not None:
+            raise other
         return tuple(one.node for one in held)
 
-    async def remove_from(self, vm: str, node: str, asked: Asked) -> None:
+    async def remove_from(self, vm: str, node: str, asked: Asked, uuid: str | None = None) -> None:
         """Have one node remove a VM, if it has it.
 
+        Args:
+            vm: its id.
+            node: which has it.
+            asked: who waits.
+            uuid: the one that is meant; None for the one that is there when this begins.
+
         Raises:
+            Refusal: `vm_replaced`: the node has another one of this id.
             PpnError: the node could not be asked, could not do it, or does not say.
         """
         while True:
             try:
-                await self.send(vm, node, asked, "DELETE", "")
+                # What is sent twice or comes late must not meet one that was made anew since.
+                uuid = uuid or await self._uuid_at(vm, node, asked)
+                await self.send(vm, node, asked, "DELETE", f"?uuid={uuid}" if uuid else "")
                 break
             except OutcomeUnknown:
-                # Removing twice is the same as removing once.
+                # Removing the same one twice is the same as removing it once.
                 if asked.deadline - self.clock() <= 2 * RETRY_SECONDS:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
@@ -74,6 +96,21 @@ class Remover:
                 break
         self.registry.forget(vm, node, self.clock())
         log.info("removed", vm=vm, node=node)
+
+    async def _uuid_at(self, vm: str, node: str, asked: Asked) -> str:
+        """Which VM of an id a node has now; empty where its record does not say.
+
+        Raises:
+            PpnError: the node could not be asked, or does not say.
+        """
+        try:
+            answer = await self.send(vm, node, asked, "GET", "")
+        except PpnError as error:
+            if error.code != "vm_unknown":
+                raise
+            # It may be about to make one: only its agent knows, and then says so.
+            return NOBODY
+        return VmReport.model_validate(answer["vm"], strict=False).uuid or ""
 
     async def ask(
         self,

@@ -15,6 +15,7 @@ from ppn.fleet.identity import vm_id
 from ppn.fleet.journal import Journal
 from ppn.fleet.making import Asked, Made, Maker
 from ppn.fleet.metrics import Counts, PoolCollector
+from ppn.fleet.moving.lost import LostMoves
 from ppn.fleet.moving.mover import Mover
 from ppn.fleet.nodes import Nodes
 from ppn.fleet.peers import Peers
@@ -43,6 +44,7 @@ class Service:
         remover: removes and changes them.
         batches: makes several.
         mover: moves them between nodes.
+        lost_moves: ends moves that only an operator can end.
         recovery: ends what an earlier process began.
         counts: what is counted.
         collectors: what Prometheus reads.
@@ -55,6 +57,7 @@ class Service:
     remover: Remover
     batches: Batches
     mover: Mover
+    lost_moves: LostMoves
     recovery: Recovery
     counts: Counts
     collectors: CollectorRegistry
@@ -79,12 +82,13 @@ class Service:
         self.counts.orders.labels("made" if made.fresh else "found").inc()
         return made
 
-    async def destroy(self, vm: str, asked: Asked) -> tuple[str, ...]:
+    async def destroy(self, vm: str, asked: Asked, uuid: str | None = None) -> tuple[str, ...]:
         """Have a VM removed; returns the nodes on which nothing of it is left now.
 
         Args:
             vm: its id.
             asked: who waits.
+            uuid: the one that is meant; None for whatever has this id now.
 
         Raises:
             Refusal: `vm_busy`: it is being made just now; a node asked too early would say that
@@ -100,7 +104,7 @@ class Service:
             )
         if self.mover.is_moving(vm):
             raise in_transit(vm, "moving")
-        return await self.remover.remove(vm, asked)
+        return await self.remover.remove(vm, asked, uuid)
 
 
 def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service:
@@ -111,6 +115,7 @@ def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service
     peers = Peers(settings.address, settings.controllers, settings.port)
     maker = Maker(registry, journal, nodes, peers, clock)
     remover = Remover(registry, nodes, clock)
+    mover = Mover(maker, remover, settings.node_proxy_port, settings.stall_seconds, clock)
     collectors = CollectorRegistry()
     collectors.register(PoolCollector(registry, settings.name, clock))
     return Service(
@@ -120,7 +125,8 @@ def assemble(settings: FleetSettings, journal: Journal, nodes: Nodes) -> Service
         maker=maker,
         remover=remover,
         batches=Batches(maker, remover),
-        mover=Mover(maker, remover, settings.node_proxy_port, settings.stall_seconds, clock),
+        mover=mover,
+        lost_moves=LostMoves(mover),
         recovery=Recovery(maker, remover),
         counts=Counts(collectors),
         collectors=collectors,

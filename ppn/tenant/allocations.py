@@ -153,6 +153,16 @@ class Allocations:
             lambda there: transitions.end_removal(there, begun.operation, now, gone=gone),
         )
 
+    def is_open(self, begun: Allocation) -> bool:
+        """Whether a removal has not ended yet: until then its VM's id is nobody else's.
+
+        Args:
+            begun: as `begin_removal` returned it.
+        """
+        with transaction(self._engine, read_only=True) as connection:
+            found = rows.read_allocations(connection, vm=begun.vm)
+        return [(one.state, one.operation) for one in found] == [("removing", begun.operation)]
+
     def replace(self, seen: Allocation, left: Allocation | None) -> bool:
         """Put what is known now in an allocation's place, unless anything happened since.
 

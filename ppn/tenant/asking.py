@@ -60,12 +60,20 @@ class Asking:
         founds = await self._all(about, "/v1/vms/")
         return [_view(stage, found) for stage, found in zip(stages, founds, strict=True)]
 
-    async def remove(self, about: Allocation) -> None:
-        """Ask for a VM's removal, one controller after the other, until one has done it."""
+    async def remove(self, about: Allocation, uuid: str) -> None:
+        """Ask for a VM's removal, one controller after the other, until one has done it.
+
+        Args:
+            about: the removal.
+            uuid: of the VM that was seen when this was decided; whichever came since stays.
+        """
+        which = f"?uuid={uuid}"
         try:
             async with asyncio.timeout(REMOVE_SECONDS):
                 for url in self.controllers:
-                    answer = await self._ask(about, "DELETE", url, "/v1/vms/", REMOVE_SECONDS)
+                    answer = await self._ask(
+                        about, "DELETE", url, "/v1/vms/", REMOVE_SECONDS, which
+                    )
                     if answer.said and answer.body is not None:
                         return
         except TimeoutError:
@@ -76,7 +84,13 @@ class Asking:
         return await asyncio.gather(*questions)
 
     async def _ask(
-        self, about: Allocation, method: str, controller: str, path: str, seconds: float
+        self,
+        about: Allocation,
+        method: str,
+        controller: str,
+        path: str,
+        seconds: float,
+        query: str = "",
     ) -> Answer:
         if controller in self.silent:
             return Answer(said=False)
@@ -88,7 +102,10 @@ class Asking:
             async with (
                 asyncio.timeout(seconds),
                 self.client.stream(
-                    method, f"{controller}{path}{about.vm}", headers=headers, timeout=seconds
+                    method,
+                    f"{controller}{path}{about.vm}{query}",
+                    headers=headers,
+                    timeout=seconds,
                 ) as answer,
             ):
                 content = await read_body(answer, MAX_ANSWER_BYTES)

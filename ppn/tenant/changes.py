@@ -92,7 +92,7 @@ class Changes:
                 except PpnError as error:
                     nothing_made = known or surely_not_done(error)
                     raise
-                await self._settle(visit)
+                await self._settle(visit, answer)
         except PpnError:
             if nothing_made:
                 await self._stored(visit, lambda _: self.store.release(vm))
@@ -122,12 +122,13 @@ class Changes:
             raise differs(visit.vm)
         return answer
 
-    async def _settle(self, visit: Visit) -> None:
+    async def _settle(self, visit: Visit, answer: Any) -> None:
         """Say that a VM is made; one whose reservation has ended meanwhile is taken back."""
         try:
             await self._stored(visit, lambda now: self.store.settle(visit.vm, now=now))
         except Refusal:
-            await self.ask(visit, "DELETE", f"/v1/vms/{visit.vm}")
+            made = PlacedVm.model_validate(answer, strict=False).vm.uuid
+            await self.ask(visit, "DELETE", _removal(visit.vm, made))
             raise
 
     async def destroy(self, visit: Visit) -> None:
@@ -146,7 +147,7 @@ class Changes:
                     visit,
                     lambda now: self.store.begin_removal(vm, lease_seconds=lease, now=now),
                 )
-                gone = await self._remove(visit)
+                gone = await self._remove(visit, begun)
         except PpnError as error:
             if surely_not_done(error):
                 gone = False
@@ -158,9 +159,18 @@ class Changes:
     def _end_removal(self, begun: Allocation, gone: bool, now: datetime) -> None:
         self.store.end_removal(begun, gone=gone, now=now)
 
-    async def _remove(self, visit: Visit) -> bool:
+    async def _remove(self, visit: Visit, begun: Allocation) -> bool:
+        """Have the VM removed that this removal is about, and no later one of the same key.
+
+        A controller may carry out late what another one did long ago.
+        """
         try:
-            await self.ask(visit, "DELETE", f"/v1/vms/{visit.vm}")
+            found = await self.ask(visit, "GET", f"/v1/vms/{visit.vm}")
+            if not await self._stored(visit, lambda _: self.store.is_open(begun)):
+                # Somebody else ended it; what was found may have been made since.
+                return True
+            uuid = PlacedVm.model_validate(found, strict=False).vm.uuid
+            await self.ask(visit, "DELETE", _removal(visit.vm, uuid))
         except PpnError as error:
             # Every node is heard, and none has it.
             if error.code != "vm_unknown":
@@ -287,3 +297,8 @@ class Changes:
         """
         async with self.gates.turn(visit.tenant):
             return await self.threads.call(lambda: work(datetime.now(UTC)))
+
+
+def _removal(vm: str, uuid: str | None) -> str:
+    """The path of a removal that meets this very VM alone, where its node says which it is."""
+    return f"/v1/vms/{vm}" + (f"?uuid={uuid}" if uuid else "")

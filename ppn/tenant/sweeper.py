@@ -109,7 +109,7 @@ class Sweeper:
             verdicts = await asyncio.gather(*(look(one) for one in expired))
             left = [pair for pair in zip(expired, verdicts, strict=True) if pair[1] is not None]
             await self._remove(
-                [one for one, what in left if what and what.what == "remove"], asking
+                [(one, what.uuid) for one, what in left if what and what.what == "remove"], asking
             )
         return len(left)
 
@@ -142,13 +142,13 @@ class Sweeper:
             await self.records.end(swept, index, code)
         return said
 
-    async def _remove(self, wanted: list[Allocation], asking: Asking) -> None:
+    async def _remove(self, wanted: list[tuple[Allocation, str]], asking: Asking) -> None:
         """Ask the pool for some of the removals, those first that were not tried for longest."""
         tried = {operation: place for place, operation in enumerate(self.removals)}
-        wanted.sort(key=lambda one: tried.get(one.operation, -1))
-        await asyncio.gather(*(self._remove_one(one, asking) for one in wanted[:AT_ONCE]))
+        wanted.sort(key=lambda pair: tried.get(pair[0].operation, -1))
+        await asyncio.gather(*(self._remove_one(*pair, asking) for pair in wanted[:AT_ONCE]))
 
-    async def _remove_one(self, one: Allocation, asking: Asking) -> None:
+    async def _remove_one(self, one: Allocation, uuid: str, asking: Asking) -> None:
         """Ask for a removal; what it did is seen at the next look."""
         try:
             if await asyncio.to_thread(self.store.allocation, one.tenant, one.vm) != one:
@@ -162,7 +162,8 @@ class Sweeper:
         except PpnError as error:
             log.info("not removed", vm=one.vm, error=str(error))
             return
-        await asking.remove(one)
+        # Once that was asked the removal may end, and its key be used for another VM.
+        await asking.remove(one, uuid)
 
     async def _end_others(self, expired: set[str]) -> None:
         """Write down that removals begun here were ended, or taken up again, by somebody else."""

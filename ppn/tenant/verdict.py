@@ -45,11 +45,13 @@ class Verdict:
             never made; `resize` to what it takes now; `remove` what is still there; `gone` when
             nothing of it is left.
         amount: what it takes, for `resize`.
+        uuid: of the very VM that is to be removed: one that is made anew meanwhile is another.
         reason: why, for the log.
     """
 
     what: Literal["wait", "settle", "forget", "resize", "remove", "gone"]
     amount: Amount | None = None
+    uuid: str = ""
     reason: str = ""
 
 
@@ -66,7 +68,7 @@ def decide(open_one: Allocation, views: Sequence[View | None]) -> Verdict:
         return Verdict("wait", reason="a VM of this id belongs to somebody else")
     there = [view for view in heard if view.vm is not None and view.vm.state not in UNDECIDED]
     if open_one.state == "removing":
-        return Verdict("gone") if nowhere else Verdict("remove")
+        return Verdict("gone") if nowhere else _removed(heard)
     if open_one.state == "settled":
         return _changed(open_one, there)
     if there:
@@ -74,6 +76,14 @@ def decide(open_one: Allocation, views: Sequence[View | None]) -> Verdict:
     if nowhere:
         return Verdict("forget")
     return Verdict("wait", reason="a controller is silent, not sure, or making it")
+
+
+def _removed(heard: Sequence[View]) -> Verdict:
+    """What is removed next: one that is seen somewhere, by the name that no other one has."""
+    seen = sorted({view.vm.uuid for view in heard if view.vm is not None and view.vm.uuid})
+    if not seen:
+        return Verdict("wait", reason="no controller that is heard says which VM it is")
+    return Verdict("remove", uuid=seen[0])
 
 
 def _changed(open_one: Allocation, there: Sequence[View]) -> Verdict:

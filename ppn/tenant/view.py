@@ -70,6 +70,7 @@ TEXTS = {
     "vm_busy": "another operation on the VM is under way",
     "vm_creating": "the VM is being made",
     "vm_moving": "the pool is moving the VM",
+    "vm_replaced": "the VM that was to be removed is gone, and another one has its id now",
     "vm_running": "the VM has to be stopped first",
     "vm_undecided": NOT_TOLD,
     "warming_up": "the pool is starting",

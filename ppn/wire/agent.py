@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ppn.host.spec import DISK_PATTERN, Disk, VmSpec
 from ppn.wire.heartbeat import MANY, Heartbeat, VmReport
-from ppn.wire.model import CorrelationId, NodeName, PciAddress, VmId, Wire
+from ppn.wire.model import CorrelationId, NodeName, PciAddress, VmId, VmUuid, Wire
 from ppn.wire.moving import Deliver, Depart, Greet, MoveStep, PrepareArrival, ShowMove
 from ppn.wire.problems import ProblemBody
 
@@ -38,10 +38,15 @@ class Spawn(Wire):
 
 
 class Destroy(Wire):
-    """Stop a VM and remove all it had; success when nothing is left, also when nothing was."""
+    """Stop a VM and remove all it had; success when nothing is left, also when nothing was.
+
+    Args:
+        uuid: the one that is meant; another one of that id stays, and the answer is a refusal.
+    """
 
     operation: Literal["destroy"] = "destroy"
     vm: VmId
+    uuid: VmUuid | None = None
 
 
 class Stop(Wire):

@@ -128,6 +128,51 @@ class MoveReport(Wire):
     vm: VmReport | None = None
 
 
+class EndOrder(Wire):
+    """What an operator says of a move that is lost; names each of its two nodes once.
+
+    Args:
+        keep: the node that has the VM from now on; None for none.
+        gone: nodes that do not have it any more; what is left of it there is removed.
+    """
+
+    keep: NodeName | None = None
+    gone: Annotated[tuple[NodeName, ...], Field(strict=False, min_length=1, max_length=2)]
+
+
+class PartFound(Wire):
+    """What one node of a move has of its VM.
+
+    Args:
+        node: its name.
+        stage: how far it is, see `MoveView`; `silent` when it does not say, `left` when it is not
+            in the inventory any more.
+        vm: a VM of this id that is its own.
+    """
+
+    node: str
+    stage: str
+    vm: VmReport | None = None
+
+
+class LostMove(Wire):
+    """What the two nodes of a move have of its VM, and how an operator may end it.
+
+    Args:
+        id: the VM.
+        move: the move's own id.
+        source: the node it comes from.
+        destination: the node it goes to.
+        ends: what may be said; none where the move is not lost.
+    """
+
+    id: VmId
+    move: str
+    source: PartFound
+    destination: PartFound
+    ends: Annotated[tuple[EndOrder, ...], MANY] = ()
+
+
 class PlacedVm(Wire):
     """A VM and the node it is on; `stale` when that node has not been heard of lately."""
 

@@ -13,12 +13,14 @@ VERSION = 1
 CORRELATION_HEADER = "Ppn-Correlation-Id"
 # One correlation id travels the whole way of a request and stands in every log line.
 CORRELATION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{7,63}$"
+UUID_PATTERN = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 NODE_PATTERN = r"^[A-Za-z0-9@][A-Za-z0-9@._/-]{0,252}$"
 
 VmId = Annotated[str, Field(pattern=NAME_PATTERN)]
 Owner = Annotated[str, Field(pattern=OWNER_PATTERN)]
 NodeName = Annotated[str, Field(pattern=NODE_PATTERN)]
 PciAddress = Annotated[str, Field(pattern=PCI_PATTERN)]
+VmUuid = Annotated[str, Field(pattern=UUID_PATTERN)]
 CorrelationId = Annotated[str, Field(pattern=CORRELATION_PATTERN)]
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from ppn.host.model import Accelerator
 from ppn.host.spec import ADDRESS_PATTERN, DISK_PATTERN, IMAGE_PATTERN, Disk, Protocol
 from ppn.wire.heartbeat import VmReport
-from ppn.wire.model import NodeName, Owner, VmId, Wire
+from ppn.wire.model import NodeName, Owner, VmId, VmUuid, Wire
 from ppn.wire.problems import ProblemBody
 
 # The manifest: what the VM is and what its disks' copies must be. No disk can be called so.
@@ -43,7 +43,7 @@ Stage = Literal[
     "verified",
     "settled",
 ]
-Step = Literal["commit", "back", "release", "settle", "drop"]
+Step = Literal["commit", "back", "release", "reclaim", "settle", "drop"]
 
 
 class OfferedPort(Wire):
@@ -73,7 +73,7 @@ class Offer(Wire):
         grant: what the source's ledger gives it.
     """
 
-    uuid: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    uuid: VmUuid
     owner: Owner
     image: str = Field(pattern=IMAGE_PATTERN)
     image_digest: str = Field(pattern=r"^[0-9a-f]{1,64}$")
@@ -137,7 +137,8 @@ class StepOrder(Wire):
     """One step of a move that a node has begun.
 
     Args:
-        step: `commit` gives the VM up for good, `back` keeps it, `release` removes what is left;
+        step: `commit` gives the VM up for good, `back` keeps it, `release` removes what is left,
+            `reclaim` takes back what was given up to a node that an operator says has nothing;
             at the destination `settle` makes the VM its own, `drop` removes what came.
     """
 

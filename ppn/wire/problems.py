@@ -66,6 +66,7 @@ STATUS_OF_CODE = {
     "version_unknown": 400,
     "vm_id_invalid": 400,
     "vm_undecided": 503,
+    "vm_replaced": 412,
     "vm_unknown": 404,
     "warming_up": 503,
 }

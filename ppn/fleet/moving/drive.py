@@ -9,7 +9,7 @@ from typing import Literal
 
 import structlog
 
-from ppn.errors import PpnError
+from ppn.errors import PpnError, Refusal
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import NOT_ASKED
 from ppn.fleet.moving.lines import Lines
@@ -41,10 +41,11 @@ STEPS: dict[Next, Step] = {
     Next.COMMIT: "commit",
     Next.BACK: "back",
     Next.RELEASE: "release",
+    Next.RECLAIM: "reclaim",
     Next.SETTLE: "settle",
     Next.DROP: "drop",
 }
-AT_SOURCE = frozenset({Next.COMMIT, Next.BACK, Next.RELEASE})
+AT_SOURCE = frozenset({Next.COMMIT, Next.BACK, Next.RELEASE, Next.RECLAIM})
 LAST = frozenset({Next.DONE, Next.FAILED, Next.LOST})
 
 log = structlog.get_logger("fleet")
@@ -78,6 +79,7 @@ class Drive:
     _since: float = 0.0
     _failing: float | None = None
     _last: Next = Next.WAIT
+    _lost_before: bool = False
     _pause: float = POLL_SECONDS
 
     async def run(self) -> Next:
@@ -94,9 +96,9 @@ class Drive:
             source, destination = self._sides()
             self._judge(source, destination)
             chosen = decide(source, destination, self.will)
-            if chosen is Next.LOST and self._last is not Next.LOST:
+            before, self._lost_before = self._lost_before, self._is_lost(source, destination)
+            if self._lost_before and not before:
                 # Of two looks at one time one may be older: another controller ended it between.
-                self._last = chosen
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             self._note_outcome(source, destination, chosen)
@@ -164,11 +166,18 @@ class Drive:
     def _is_mine(self, view: MoveView) -> bool:
         return view.move == self.intent.move
 
+    def _is_lost(self, source: Side, destination: Side) -> bool:
+        """Whether it is for an operator to say what is next, also where one has."""
+        return decide(source, destination, replace(self.will, keep=None)) is Next.LOST
+
     def _sides(self) -> tuple[Side, Side]:
         move = self.intent.move
         return side_of(self.source, move), side_of(self.destination, move)
 
     async def _look(self, node: str) -> MoveView | None:
+        if node not in self.registry.nodes:
+            # It has left the inventory: the pool has lost it with all that is on it.
+            return MoveView(vm=self.intent.id, stage="gone")
         try:
             return await self.lines.view(self.intent.id, node)
         except PpnError as error:
@@ -215,16 +224,16 @@ class Drive:
 
     def _note_outcome(self, source: Side, destination: Side, chosen: Next) -> None:
         """What callers hear: it is where it shall be, whatever is left to remove elsewhere."""
-        if chosen in (Next.DONE, Next.RELEASE):
+        if chosen in (Next.DONE, Next.RELEASE) and self.will.keep != "neither":
             self.outcome = "done"
             if not self.will.rest:
                 # It may have been called back too late; it has moved all the same.
                 self.problem = None
-        elif chosen in (Next.FAILED, Next.DROP, Next.LOST):
+        elif chosen in (Next.FAILED, Next.DROP, Next.LOST, Next.RELEASE):
             self.outcome = "failed"
         if chosen is Next.LOST:
             self.problem = self._lost(source, destination)
-        elif source.stage == "gone" and self.outcome == "failed":
+        elif source.stage == "gone" and self.outcome == "failed" and self.will.keep is None:
             self.problem = PpnError(
                 f"vm {self.intent.id} is on {self.intent.source} no more: it was removed there"
                 " before it was given up",
@@ -235,16 +244,23 @@ class Drive:
     def _lost(self, source: Side, destination: Side) -> PpnError:
         """Why only a person can say what is right."""
         vm, here, there = self.intent.id, self.intent.source, self.intent.node
+        if destination.stage == "settled":
+            return PpnError(
+                f"{there} has vm {vm}, and {here} keeps all of it as well, from before it was lost",
+                code="move_lost",
+                hint=f"remove /var/lib/ppn/vms/{vm} on {here}, which never starts it by itself",
+            )
         if source.stage == "gone":
             text, keeps = f"{here} has nothing of vm {vm} any more", there
         elif destination.stage == "here":
             text, keeps = f"{there} has vm {vm}, and not by this move", here
         else:
-            text, keeps = f"{there} has nothing of vm {vm}, which was given up to it", here
+            text, keeps = f"{there} has not the vm {vm} that was given up to it", here
         return PpnError(
             f"{text}; {keeps} keeps all of it, and starts it by itself no more",
             code="move_lost",
-            hint=f"what {keeps} keeps of it is in /var/lib/ppn/vms there",
+            hint=f"what {keeps} keeps of it is in /var/lib/ppn/vms there;"
+            f" ppn vm end-move {vm} says what can be done",
         )
 
     async def _act(self, chosen: Next) -> None:
@@ -282,6 +298,9 @@ class Drive:
             if error.code not in PASSING | {"copy_unverified"}:
                 self._call_back(error)
             return
+        if chosen is Next.RECLAIM and isinstance(error, Refusal) and error.code not in PASSING:
+            # The source is not as it was; what an operator said is about what was.
+            self.will = replace(self.will, keep=None)
         if chosen not in (Next.BACK, Next.SETTLE) or error.code in PASSING:
             return
         if error.code == "move_committed":

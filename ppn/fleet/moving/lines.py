@@ -98,7 +98,7 @@ class Lines:
             PpnError: it cannot or may not, or does not say.
         """
         body = StepOrder(move=intent.move, step=step).model_dump(mode="json")
-        seconds = START_SECONDS if step in ("settle", "back") else CALL_SECONDS
+        seconds = START_SECONDS if step in ("settle", "back", "reclaim") else CALL_SECONDS
         await self._send(intent.id, node, "POST", "/move", body, seconds)
 
     async def _send(

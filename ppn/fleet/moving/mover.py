@@ -181,9 +181,29 @@ class Mover:
         drive = self._new(intent, asked.correlation_id, Will(back=True), problem)
         if ends[0] == node:
             drive.source = view
+        return await self._take_on(drive)
+
+    async def take_on(
+        self, intent: Intent, asked: Asked, will: Will, problem: PpnError | None
+    ) -> MoveReport:
+        """Go on with a move that nobody drives, as somebody wants; how far it is then.
+
+        Args:
+            intent: the move.
+            asked: who wants it.
+            will: what is wanted.
+            problem: why, where it does not end as it was meant to.
+        """
+        if (drive := self.under_way.get(intent.id)) is None:
+            drive = self._new(intent, asked.correlation_id, will, problem)
+            await asyncio.shield(self._take_on(drive))
+        return drive.report()
+
+    async def _take_on(self, drive: Drive) -> Drive:
+        vm = drive.intent.id
         self.under_way[vm] = drive
         try:
-            await asyncio.to_thread(self.maker.journal.intend, intent)
+            await asyncio.to_thread(self.maker.journal.intend, drive.intent)
         except BaseException:
             del self.under_way[vm]
             raise

@@ -9,10 +9,12 @@ judged again by the node it is for, and done once.
     sent and verified     the source commits: from here on the move only goes forward
     committed             the destination settles, then the source releases
     anything fails before the source goes back, then the destination drops
+    one side was removed  nothing, until an operator says who shall have the VM (`ends`)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -23,6 +25,8 @@ from ppn.wire.moving import MoveView
 # A node has not said how far it is; or its VM is in no move, or in another one.
 Unknown = Literal["unknown"]
 Elsewhere = Literal["here", "gone"]
+# Who has the VM in the end of a move that is lost.
+Keep = Literal["source", "destination", "neither"]
 SOURCE_WORK = frozenset({"stopping", "copying", "sending", "sent"})
 ARRIVING = frozenset({"receiving", "verifying", "verified"})
 
@@ -36,6 +40,7 @@ class Next(StrEnum):
     COMMIT = "commit"
     SETTLE = "settle"
     RELEASE = "release"
+    RECLAIM = "reclaim"
     BACK = "back"
     DROP = "drop"
     DONE = "done"
@@ -67,14 +72,18 @@ class Will:
         back: it is given up, if that is possible still.
         rest: the VM may stay as it is where it ended up, though it could not be started.
         taken: the destination was seen to have the VM, so that it needs nothing of the source.
+        keep: which side an operator has said shall have the VM, should the move be lost.
     """
 
     back: bool = False
     rest: bool = False
     taken: bool = False
+    keep: Keep | None = None
 
 
 UNKNOWN = Side("unknown")
+GONE = Side("gone")
+SOURCE_KEEPS = Side("moved")
 
 
 def side_of(view: MoveView | None, move: str) -> Side:
@@ -87,7 +96,7 @@ def side_of(view: MoveView | None, move: str) -> Side:
     if view is None:
         return UNKNOWN
     if view.stage == "gone":
-        return Side("gone")
+        return GONE
     if view.move != move:
         return Side("here")
     return Side(view.stage, view.active, view.settled)
@@ -122,10 +131,11 @@ def _forward(destination: Side, will: Will) -> Next:
         return Next.WAIT
     if destination.stage == "settled":
         return Next.RELEASE if destination.settled or will.rest else Next.SETTLE
-    if destination.stage in ARRIVING:
+    if destination.stage == "verified":
         return Next.SETTLE
     # Whoever had it there may have removed it since; else what the source keeps is all there is.
-    return Next.RELEASE if will.taken else Next.LOST
+    # One that receives was removed too: room for it is kept anew, by an order that came late.
+    return Next.RELEASE if will.taken else _lost(SOURCE_KEEPS, destination, will)
 
 
 def _ended(source: Side, destination: Side, will: Will) -> Next:
@@ -149,6 +159,9 @@ def _begin(destination: Side, will: Will) -> Next:
 
 def _send(source: Side, destination: Side, will: Will) -> Next:
     """The source has stopped the VM and sends it."""
+    if destination.stage == "settled":
+        # An operator said that it should, while the source was not of the pool: never both.
+        return Next.LOST
     if will.back:
         return Next.BACK
     if source.stage == "sent" and not source.active and destination.stage == "verified":
@@ -173,12 +186,42 @@ def _gone(destination: Side, will: Will) -> Next:
             return Next.WAIT
         case "verified":
             # All of it is there, and nobody knows whether it was given up.
-            return Next.LOST
+            return _lost(GONE, destination, will)
         case "gone":
             return Next.FAILED
         case _:
             # It was never given up, so it was removed before or while it was sent.
             return Next.DROP
+
+
+def ends(source: Side, destination: Side) -> Mapping[Keep, Next]:
+    """How an operator may end a move that is lost: who has the VM then, and the step to it.
+
+    None of them lets both sides run the VM: one that is to have it is one that keeps all of it,
+    while the other has nothing that could run, or a VM of its own that stays.
+
+    Args:
+        source: the node the VM comes from.
+        destination: the node it goes to.
+
+    Returns:
+        Nothing where no person is needed, or none can help.
+    """
+    match source.stage, destination.stage:
+        case "moved", "gone" | "receiving" | "verifying":
+            return {"source": Next.RECLAIM, "neither": Next.RELEASE}
+        case "moved", "here":
+            return {"destination": Next.RELEASE}
+        case "gone", "verified":
+            return {"destination": Next.SETTLE, "neither": Next.DROP}
+    return {}
+
+
+def _lost(source: Side, destination: Side, will: Will) -> Next:
+    """What an operator said, if it was about this; else nothing until one does."""
+    if will.keep is None:
+        return Next.LOST
+    return ends(source, destination).get(will.keep, Next.LOST)
 
 
 def committed(vm: str, node: str) -> Refusal:

@@ -18,7 +18,7 @@ from ppn.host.backend import Backend
 from ppn.host.execute import as_errors, make_folder, remove_folder, sweep_vm
 from ppn.host.model import IN_TRANSIT
 from ppn.host.moving import policy
-from ppn.host.moving.incoming import Incoming
+from ppn.host.moving.incoming import Incoming, check_room
 from ppn.host.policy import in_transit
 from ppn.host.sidecar import Move, Sidecar, read_sidecar, write_sidecar
 from ppn.wire.moving import (
@@ -310,7 +310,7 @@ class Arrivals:
     def _check_room(self, door: Door) -> None:
         kept = self._sidecar(door.vm, door.move)
         try:
-            policy.check_room(kept, door.incoming.total, self._service.look())
+            check_room(kept, door.incoming.total, self._service.look())
         except Refusal as refusal:
             door.problem = refusal
             raise

@@ -18,6 +18,7 @@ from ppn.host.agent.timeline import Recorder
 from ppn.host.apply import prepare
 from ppn.host.backend import Backend
 from ppn.host.execute import GRACE_SECONDS, as_errors, remove_folder
+from ppn.host.model import IN_TRANSIT
 from ppn.host.moving import policy
 from ppn.host.moving.copies import check_room, copied_bytes, make_copies
 from ppn.host.sidecar import Sidecar, read_sidecar, write_sidecar
@@ -147,19 +148,24 @@ class Departures:
         with service.noticed(), service.table.operation(vm, "back", correlation_id):
             sidecar = self._sidecar(vm)
             was_away = policy.stage_of(sidecar) != "here"
-            kept = policy.called_back(sidecar, body.move)
-            files = service.paths.vm(vm)
-            if kept != sidecar:
-                if sidecar.phase == "moving":
-                    with service.table.aggregate.held():
-                        service.table.reserve(vm, kept.spec)
-                    shutil.rmtree(files.moving, ignore_errors=True)
-                write_sidecar(files.sidecar, kept)
+            self._keep(sidecar, policy.called_back(sidecar, body.move))
             self._note_over(body.move)
-            self._jobs.pop(vm, None)
             if was_away:
-                with service.timelines.recording(vm, "back", correlation_id) as recorder:
-                    service.converge(vm, "back", lambda node: prepare(kept.spec, node), recorder)
+                self._run_again(sidecar, "back", correlation_id)
+
+    def reclaim(self, body: MoveStep, correlation_id: str) -> None:
+        """Have a VM again that was given up: an operator says that its destination has nothing.
+
+        Raises:
+            Refusal: it was not given up in this move.
+            PpnError: it could not be started again; `back` tries that again.
+        """
+        vm, service = body.vm, self._service
+        with service.noticed(), service.table.operation(vm, "reclaim", correlation_id):
+            sidecar = self._sidecar(vm)
+            self._keep(sidecar, policy.reclaimed(sidecar, body.move))
+            log.warning("vm is had again", vm=vm, move=body.move, correlation_id=correlation_id)
+            self._run_again(sidecar, "reclaim", correlation_id)
 
     def release(self, body: MoveStep, correlation_id: str) -> None:
         """Remove what is left of a VM that another node has; done already, nothing.
@@ -223,6 +229,23 @@ class Departures:
             job.ending.set()
             if job.thread.is_alive():
                 job.thread.join(CALL_BACK_SECONDS)
+
+    def _keep(self, sidecar: Sidecar, kept: Sidecar) -> None:
+        """Write that a VM stays, with room for it from then on."""
+        service, files = self._service, self._service.paths.vm(sidecar.spec.name)
+        if kept != sidecar:
+            if sidecar.phase in IN_TRANSIT:
+                with service.table.aggregate.held():
+                    service.table.reserve(kept.spec.name, kept.spec)
+                shutil.rmtree(files.moving, ignore_errors=True)
+            write_sidecar(files.sidecar, kept)
+        self._jobs.pop(kept.spec.name, None)
+
+    def _run_again(self, sidecar: Sidecar, operation: str, correlation_id: str) -> None:
+        """Start a VM that stays, if it ran."""
+        service, spec = self._service, sidecar.spec
+        with service.timelines.recording(spec.name, operation, correlation_id) as recorder:
+            service.converge(spec.name, operation, lambda node: prepare(spec, node), recorder)
 
     def _sidecar(self, vm: str) -> Sidecar:
         sidecar = read_sidecar(self._service.paths.vm(vm).sidecar)

@@ -110,6 +110,7 @@ class Moves:
             "commit": self._departures.commit,
             "back": self._departures.back,
             "release": self._departures.release,
+            "reclaim": self._departures.reclaim,
             "settle": self._arrivals.settle,
             "drop": self._arrivals.drop,
         }

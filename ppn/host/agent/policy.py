@@ -97,13 +97,16 @@ def wanted(change: Making, node: NodeState) -> VmSpec:
         node: the node as it is now.
 
     Raises:
-        Refusal: the VM is not known, is another's, or has no readable sidecar.
+        Refusal: the VM is not known, is another's or another one, or has no readable sidecar.
         SpecInvalid: the VM would break the rules of its description.
     """
     if isinstance(change, Spawn):
         return _spawned(change.vm, node.vm(change.vm.name))
     if isinstance(change, Destroy):
-        return removal(change.vm, node.vm(change.vm))
+        actual = node.vm(change.vm)
+        if actual is not None and change.uuid not in (None, actual.uuid):
+            raise replaced(actual)
+        return removal(change.vm, actual)
     spec = _spec(known(change.vm, node))
     match change:
         case Stop():
@@ -184,6 +187,16 @@ def unknown(name: str, why: str = "") -> Refusal:
         code="vm_unknown",
         constraint="known VM",
         hint="list the node's VMs",
+    )
+
+
+def replaced(actual: VmView) -> Refusal:
+    """The refusal to remove a VM that is not the one that was meant, but has its id."""
+    return Refusal(
+        f"vm {actual.name} is another one than was to be removed: its UUID is {actual.uuid}",
+        code="vm_replaced",
+        constraint="UUID of the VM",
+        hint="the one that was meant is gone already; look at this one before it is removed too",
     )
 
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from ppn.durable import sync_folder
 from ppn.errors import Refusal
-from ppn.host.disk import disk_sizes, is_self_contained
+from ppn.host.disk import MIB, disk_sizes, is_self_contained
+from ppn.host.model import NodeState
 from ppn.host.moving.copies import (
     MOST_MANIFEST_BYTES,
     Manifest,
@@ -22,6 +23,7 @@ from ppn.host.moving.copies import (
 )
 from ppn.host.paths import VmPaths
 from ppn.host.plan import MIB_PER_GIB, wanted_disks
+from ppn.host.sidecar import Sidecar
 from ppn.host.spec import VmSpec
 from ppn.wire.moving import MANIFEST
 
@@ -210,6 +212,31 @@ class Incoming:
             os.fsync(part.fileno())
         os.replace(self._part, manifest_path(self._files))
         sync_folder(self._files.moving)
+
+
+def check_room(kept: Sidecar, total_bytes: int, node: NodeState) -> None:
+    """Refuse copies that take room that was kept for others.
+
+    Args:
+        kept: what the destination admitted.
+        total_bytes: of all copies, none of which has come yet.
+        node: the destination as it is.
+
+    Raises:
+        Refusal: `disk_exhausted`.
+    """
+    more = total_bytes // MIB - kept.spec.promised_gib * MIB_PER_GIB
+    free = max(node.disk.free_mib - node.disk.promised_mib, 0)
+    if more > free:
+        raise Refusal(
+            f"vm {kept.spec.name}: its copies are larger than what room was kept for",
+            code="disk_exhausted",
+            constraint="free disk less what disks may still grow by",
+            wanted=more,
+            free=free,
+            unit="MiB",
+            hint="discard detached disks of it, or choose another node",
+        )
 
 
 def _size(path: os.PathLike[str]) -> int:

@@ -3,6 +3,7 @@
 A sidecar is replaced in one step, so each of these is one durable decision:
 
     source        ready -> moving -> moved -> (no sidecar)
+                             |          `-> ready (reclaimed: an operator says so)
                              `-> ready (back)
     destination   (no sidecar) -> arriving -> arriving, verified -> ready (settled)
                                      `-> (no sidecar)
@@ -18,9 +19,7 @@ import re
 from collections.abc import Iterator
 
 from ppn.errors import Refusal
-from ppn.host.disk import MIB
 from ppn.host.model import IN_TRANSIT, LedgerGrant, NodeState, VmView
-from ppn.host.plan import MIB_PER_GIB
 from ppn.host.policy import in_transit, refusals
 from ppn.host.sidecar import Move, Sidecar
 from ppn.host.spec import Port, VmSpec, spec_from_data
@@ -107,6 +106,19 @@ def committed(sidecar: Sidecar, move: str) -> Sidecar:
     """
     if _is_in(sidecar, move, "source", "moving", "moved"):
         return sidecar.model_copy(update={"phase": "moved"})
+    raise not_in_move(sidecar.spec.name, move)
+
+
+def reclaimed(sidecar: Sidecar, move: str) -> Sidecar:
+    """The source's sidecar once an operator has said that its destination has nothing of the VM.
+
+    That alone is no node's own knowledge: who asks for it has looked at the destination.
+
+    Raises:
+        Refusal: it was not given up in this move.
+    """
+    if _is_in(sidecar, move, "source", "moved", "ready"):
+        return sidecar.model_copy(update={"phase": "ready"})
     raise not_in_move(sidecar.spec.name, move)
 
 
@@ -203,31 +215,6 @@ def check_sent(kept: Sidecar, sent: Sidecar) -> None:
     ports = {(port.protocol, port.guest) for port in kept.spec.ports}
     if kept.uuid != sent.uuid or ports != {(port.protocol, port.guest) for port in sent.spec.ports}:
         raise _refusal(kept, "offer_differs", "it is not the VM that was offered", "begin again")
-
-
-def check_room(kept: Sidecar, total_bytes: int, node: NodeState) -> None:
-    """Refuse copies that take room that was kept for others.
-
-    Args:
-        kept: what the destination admitted.
-        total_bytes: of all copies, none of which has come yet.
-        node: the destination as it is.
-
-    Raises:
-        Refusal: `disk_exhausted`.
-    """
-    more = total_bytes // MIB - kept.spec.promised_gib * MIB_PER_GIB
-    free = max(node.disk.free_mib - node.disk.promised_mib, 0)
-    if more > free:
-        raise Refusal(
-            f"vm {kept.spec.name}: its copies are larger than what room was kept for",
-            code="disk_exhausted",
-            constraint="free disk less what disks may still grow by",
-            wanted=more,
-            free=free,
-            unit="MiB",
-            hint="discard detached disks of it, or choose another node",
-        )
 
 
 def offer_of(vm: VmView, node: NodeState) -> Offer:

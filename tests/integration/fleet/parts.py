@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -28,6 +29,8 @@ from tests.integration.fleet.edges import Door, Running, answering, context, fre
 from tests.integration.proxy.parts import Authority, wait_for
 
 HEARTBEAT_SECONDS = 0.5
+# Questions that a stand-in has no answer to.
+UNTOLD = frozenset({"console", "inspect", "show_move", "timeline"})
 ORDER = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
 
 
@@ -79,14 +82,20 @@ class Node:
             return None
         return {"correlation_id": request["correlation_id"], "result": result}
 
+    def changes(self) -> int:
+        """How often its agent was asked to change something."""
+        return sum(one.get("ticket") is not None for one in self.seen)
+
     def has_seen_more(self, count: int) -> bool:
-        """Whether its agent was asked more often than so many times."""
-        return len(self.seen) > count
+        """Whether its agent was asked for changes more often than so many times."""
+        return self.changes() > count
 
     def _do(self, body: dict[str, Any], ticket: dict[str, Any] | None) -> dict[str, Any]:
         name = body["vm"] if isinstance(body.get("vm"), str) else body["vm"]["name"]
         if body["operation"] == "show":
             return {"vm": self._known(name)}
+        if body["operation"] in UNTOLD:
+            raise Refusal(f"vm {name}", code="vm_unknown", constraint="known VM")
         with self.lock:
             assert ticket is not None
             if (ticket["node"], ticket["session"]) != (self.name, self.session):
@@ -96,6 +105,8 @@ class Node:
             if body["operation"] == "spawn":
                 report = self._admit(body["vm"])
             elif body["operation"] == "destroy":
+                if name in self.vms and body.get("uuid") != self.vms[name]["uuid"]:
+                    raise Refusal(name, code="vm_replaced", constraint="UUID of the VM")
                 self.vms.pop(name, None)
                 return {"changed": True, "vm": None}
             else:
@@ -132,7 +143,7 @@ class Node:
             "id": spec["name"],
             "owner": spec["owner"],
             "state": "creating",
-            "uuid": None,
+            "uuid": str(uuid4()),
             "created": "2026-01-01T00:00:00+00:00",
             "image": spec["image"],
             "label": spec.get("label", ""),

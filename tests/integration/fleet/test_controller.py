@@ -15,6 +15,7 @@ from tests.integration.fleet.edges import send
 from tests.integration.fleet.parts import ORDER, Node, Pool, pool
 from tests.integration.host.node import PPN
 from tests.integration.proxy.parts import replace, wait_for
+from tests.unit.host.builders import UUID
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,9 @@ def test_the_command_does_what_the_api_does(small: Pool) -> None:
     for verb in ("stop", "start"):
         assert vm in ppn(verb, vm)
         assert json.loads(ppn(verb, vm, "--json"))["vm"]["id"] == vm
-    assert ppn("destroy", vm) == f"{vm} is gone from a\n"
+    uuid = json.loads(ppn("show", vm, "--json"))["vm"]["uuid"]
+    ppn("destroy", vm, "--uuid", UUID, code=3)
+    assert ppn("destroy", vm, "--uuid", uuid) == f"{vm} is gone from a\n"
     ppn("show", vm, code=4)
     ppn("create", "tiny", "--vcpus", "6", code=3)
 
@@ -200,13 +203,13 @@ def test_a_change_right_after_a_restart_of_the_agent(small: Pool) -> None:
         node.silent = True
         node.restart()
         with ThreadPoolExecutor() as workers, small.first.client() as client:
-            before = len(node.seen)
+            before = node.changes()
             asked = workers.submit(client.request, verb, f"/v1/vms/{path}")
             wait_for(partial(node.has_seen_more, before), "the first attempt")
             node.silent = False
             done = asked.result(60)
         assert done.status_code == 200, done.text
-        assert len(node.seen) == before + 2
+        assert node.changes() == before + 2
     assert not small.held()
 
 

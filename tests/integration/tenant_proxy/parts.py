@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import httpx
 
@@ -57,12 +58,14 @@ class Recorder:
         stuck: owners whose orders are not answered until `unstick` is called.
         refuse: what every order is refused with; None for none.
         drop: so many orders are carried out and never answered.
+        at_removal: called before a VM is removed.
     """
 
     address: str
     stuck: set[str] = field(default_factory=set)
     refuse: PpnError | None = None
     drop: int = 0
+    at_removal: Callable[[], None] = lambda: None
     vms: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
@@ -82,6 +85,7 @@ class Recorder:
     def reset(self) -> None:
         """Forget everything."""
         self.stuck, self.refuse, self.drop = set(), None, 0
+        self.at_removal = lambda: None
         self.unstuck.set()
         self.unstuck = threading.Event()
         self.vms.clear()
@@ -107,6 +111,7 @@ class Recorder:
         """Have a VM."""
         self.vms[vm] = {
             "id": vm,
+            "uuid": str(uuid4()),
             "owner": owner,
             "state": "running",
             "created": "2026-01-01T00:00:00+00:00",
@@ -135,6 +140,8 @@ class Recorder:
             (owner,) = parse_qs(split.query).get("owner", [""])
             found = [vm for vm in self.vms.values() if owner in ("", vm["owner"])]
             return 200, [{"node": NODE, "stale": False, "vm": vm} for vm in found]
+        if asked.method == "DELETE" and not parts[2:]:
+            return self.remove(parts[1], parse_qs(split.query).get("uuid"))
         return self.change(asked.method, parts[1], parts[2:], asked.body)
 
     def make(self, asked: Seen) -> tuple[int, Any]:
@@ -152,6 +159,18 @@ class Recorder:
                 self.hold(vm, order["owner"], disk_gib=order["disk_gib"], **wanted)
         return 201 if fresh else 200, {"node": NODE, "stale": False, "vm": self.vms[vm]}
 
+    def remove(self, vm: str, uuid: list[str] | None) -> tuple[int, Any]:
+        """Remove the very VM that is named."""
+        self.at_removal()
+        if vm not in self.vms:
+            raise unknown(vm)
+        if self.refuse is not None:
+            raise self.refuse
+        if uuid != [self.vms[vm]["uuid"]]:
+            raise Refusal(f"{vm} on {NODE}", code="vm_replaced", constraint="UUID of the VM")
+        del self.vms[vm]
+        return 200, {"id": vm, "nodes": [NODE]}
+
     def change(self, method: str, vm: str, what: list[str], body: Any) -> tuple[int, Any]:
         """Show or change a VM."""
         held = self.vms.get(vm)
@@ -159,9 +178,6 @@ class Recorder:
             raise unknown(vm)
         if self.refuse is not None and method != "GET":
             raise self.refuse
-        if method == "DELETE" and not what:
-            del self.vms[vm]
-            return 200, {"id": vm, "nodes": [NODE]}
         if method == "PATCH":
             held.update(body)
         if method == "POST" and what == ["disks"]:

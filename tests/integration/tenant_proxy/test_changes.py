@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -204,6 +206,49 @@ def test_a_removal_that_is_not_known_stays_taken(stand: Stand) -> None:
     assert stand.used == ONE and vm not in stand.recorder.vms
     assert stand.ask("DELETE", f"/vms/{vm}").is_success
     assert stand.used == NOTHING
+
+
+@pytest.mark.fault(
+    "a controller carries a removal out late, after the tenant made the VM anew under its key",
+    "the new VM stays, and takes its part of the ceiling",
+)
+def test_a_removal_that_comes_late_spares_the_next_vm_of_its_key(stand: Stand) -> None:
+    """TEN-08: each removal names the very VM that it was begun for."""
+    assert stand.create("k").is_success
+    vm = vm_id(stand.tenant, "k")
+
+    def meanwhile() -> None:
+        stand.recorder.at_removal = lambda: None
+        assert stand.ask("DELETE", f"/vms/{vm}").is_success
+        assert stand.create("k").status_code == 201
+
+    stand.recorder.at_removal = meanwhile
+    late = stand.ask("DELETE", f"/vms/{vm}")
+    assert (late.status_code, late.json()["code"]) == (412, "vm_replaced")
+    assert NODE not in late.text
+    assert vm in stand.recorder.vms and stand.used == ONE
+    assert stand.store.allocation(stand.tenant, vm).state == "settled"
+
+
+def test_a_removal_that_was_overtaken_looks_at_no_later_vm(stand: Stand) -> None:
+    """TEN-08: what it finds once it was ended by another request is not what it is about."""
+    assert stand.create("k").is_success
+    vm = vm_id(stand.tenant, "k")
+    show, found = stand.recorder.change, threading.Event()
+
+    def change(method: str, vm: str, what: list[str], body: Any) -> tuple[int, Any]:
+        if method == "GET" and not found.is_set():
+            found.set()
+            assert stand.ask("DELETE", f"/vms/{vm}").is_success
+            assert stand.create("k").status_code == 201
+        return show(method, vm, what, body)
+
+    stand.recorder.change = change  # type: ignore[method-assign]
+    try:
+        assert stand.ask("DELETE", f"/vms/{vm}").is_success
+    finally:
+        del stand.recorder.change
+    assert found.is_set() and vm in stand.recorder.vms and stand.used == ONE
 
 
 def test_a_vm_that_the_pool_lost_is_not_made_again_unseen(stand: Stand) -> None:

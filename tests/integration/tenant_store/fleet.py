@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 from ppn.fleet.identity import vm_id
 from ppn.tenant.model import NOTHING, Amount
@@ -42,6 +44,7 @@ class Fleet:
         self.silent: set[str] = set()
         self.peak = NOTHING
         self.before_answer: Callable[[], None] | None = None
+        self.before_removal: Callable[[], None] | None = None
         self.lock = threading.Lock()
         self._moods = moods
 
@@ -56,6 +59,7 @@ class Fleet:
         """Have a VM."""
         self.vms[vm] = {
             "id": vm,
+            "uuid": str(uuid4()),
             "owner": owner,
             "state": state,
             "vcpus": amount.vcpus,
@@ -73,7 +77,11 @@ class Fleet:
         if self.before_answer is not None:
             act, self.before_answer = self.before_answer, None
             act()
-        kind, _, vm = path.removeprefix("/v1/").partition("/")
+        if method == "DELETE" and self.before_removal is not None:
+            act, self.before_removal = self.before_removal, None
+            act()
+        split = urlsplit(path)
+        kind, _, vm = split.path.removeprefix("/v1/").partition("/")
         if kind in self.silent:
             return problem(503, "nodes_silent")
         if kind == "intents":
@@ -89,6 +97,8 @@ class Fleet:
                 return 200, {"node": "n1", "vm": self.vms[vm]}
             if vm in self.making:
                 return problem(409, "vm_busy")
+            if method == "DELETE" and split.query != f"uuid={self.vms[vm]['uuid']}":
+                return problem(412, "vm_replaced")
         return self._change(method, vm, body)
 
     def _make(self, vm: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -154,6 +155,42 @@ def test_a_vm_that_was_ordered_again_meanwhile_is_not_removed(
     assert "vm-a" in fleets[1].vms
 
 
+def test_a_removal_that_comes_late_spares_what_was_made_since(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-08: the customer's own request ended the removal while the sweeper's was on its way."""
+    store.settle("vm-a", now=NOW)
+    begun = store.begin_removal("vm-a", lease_seconds=0, now=LATER)
+    fleets[0].put("vm-a", "acme", SMALL)
+    before = fleets[0].vms["vm-a"]["uuid"]
+
+    def order_again() -> None:
+        store.end_removal(begun, gone=True, now=LATER)
+        store.reserve("acme", "vm-a", SMALL, lease_seconds=LEASE_SECONDS, now=LATER)
+        fleets[0].put("vm-a", "acme", SMALL)
+
+    fleets[0].before_removal = order_again
+    assert swept(store, *urls) == 1
+    assert ("DELETE", f"/v1/vms/vm-a?uuid={before}") in fleets[0].asked
+    assert fleets[0].vms["vm-a"]["uuid"] != before
+    assert store.allocation("acme", "vm-a").state == "reserved"
+
+
+def test_what_no_controller_can_name_is_not_removed(
+    store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
+) -> None:
+    """TEN-08: what is only being made, or has no record, is removed once it can be told apart."""
+    store.settle("vm-a", now=NOW)
+    store.begin_removal("vm-a", lease_seconds=0, now=LATER)
+    fleets[0].put("vm-a", "acme", SMALL)
+    named = fleets[0].vms["vm-a"].pop("uuid")
+    assert swept(store, *urls) == 1
+    assert "DELETE" not in {method for method, _ in fleets[0].asked}
+    fleets[0].vms["vm-a"]["uuid"] = named
+    assert swept(store, *urls) == 1
+    assert fleets[0].vms == {}
+
+
 def test_a_change_ends_as_the_vm_is(
     store: Store, acme: Tenant, urls: list[str], fleets: tuple[Fleet, Fleet]
 ) -> None:
@@ -233,11 +270,11 @@ def test_a_removal_by_the_sweeper_is_one_intent_and_one_outcome(
     fleets[1].put("vm-a", "acme", SMALL)
     trail = Trail()
     sweeper = sweeper_of(store, *urls, trail=trail)
-    fleets[0].silent = fleets[1].silent = {"vms"}
+    fleets[1].making["vm-a"] = "going"
     for _ in range(3):
         assert asyncio.run(sweeper.sweep()) == 1
     assert told(trail) == [("sweep_remove", "allowed", "", None)] and fleets[1].vms
-    fleets[0].silent, fleets[1].silent = set(), set()
+    fleets[1].making.clear()
     assert asyncio.run(sweeper.sweep()) == 1
     assert asyncio.run(sweeper.sweep()) == 0
     assert told(trail)[1:] == [("sweep_remove", "done", "", 0)]
@@ -252,7 +289,8 @@ def test_a_removal_that_somebody_else_ends_is_ended_in_the_log(
     begun = store.begin_removal("vm-a", lease_seconds=0, now=LATER)
     trail = Trail()
     sweeper = sweeper_of(store, *urls, trail=trail)
-    fleets[0].silent = fleets[1].silent = {"vms"}
+    fleets[0].put("vm-a", "acme", SMALL)
+    fleets[0].making["vm-a"] = "going"
     assert asyncio.run(sweeper.sweep()) == 1
     store.end_removal(begun, gone=True, now=LATER)
     assert asyncio.run(sweeper.sweep()) == 0
@@ -328,4 +366,4 @@ def test_removals_take_turns(
         asyncio.run(sweeper.sweep())
         asked = [path for method, path in fleets[0].asked if method == "DELETE"]
         assert len(asked) == count
-    assert {path.rpartition("/")[2] for path in asked} == set(vms)
+    assert {urlsplit(path).path.rpartition("/")[2] for path in asked} == set(vms)

@@ -13,7 +13,7 @@ from ppn.host.agent.tickets import Tickets
 from ppn.host.model import VmView
 from ppn.host.spec import SpecInvalid
 from ppn.wire.agent import Attach, Destroy, Operation, Resize, Spawn, Start, Stop, Ticket
-from tests.unit.host.builders import make_node, make_spec, make_view
+from tests.unit.host.builders import UUID, make_node, make_spec, make_view
 
 CHANGES = (
     *("spawn", "destroy", "stop", "start", "resize"),
@@ -142,6 +142,18 @@ def test_changes_keep_all_but_what_they_change() -> None:
 def test_destroy_needs_no_sidecar_and_no_vm() -> None:
     for node in (make_node(), make_node(DAMAGED)):
         assert wanted(Destroy(vm="web"), node).state == "absent"
+
+
+def test_a_removal_of_the_very_one_spares_every_other() -> None:
+    """TEN-08: one made anew under the id, or of which nobody can say which it is."""
+    there, other = make_node(make_view(make_spec())), UUID.replace("3b", "4c")
+    assert wanted(Destroy(vm="web", uuid=UUID), there).state == "absent"
+    assert wanted(Destroy(vm="web", uuid=other), make_node()).state == "absent"
+    unnamed = make_node(DAMAGED.model_copy(update={"uuid": None}))
+    for node, uuid in ((there, other), (unnamed, UUID)):
+        with pytest.raises(Refusal) as refused:
+            wanted(Destroy(vm="web", uuid=uuid), node)
+        assert refused.value.code == "vm_replaced"
 
 
 def test_unknown_and_unreadable_vms() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from ppn.errors import Refusal
 from ppn.fleet.batches import Batches
@@ -47,6 +48,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.vms: set[str] = set()
+        self.uuids: dict[str, str] = {}
         self.states: dict[str, VmState] = {}
         self.calls: list[Call] = []
         self.before: Callable[[Call], Any] = lambda call: None
@@ -62,14 +64,18 @@ class Scripted:
             self.vms.add(str(call.body["name"]))
             self.states.pop(str(call.body["name"]), None)
             return {"vm": report(str(call.body["name"]), address=None).model_dump(mode="json")}
-        vm = call.path.rsplit("/", 1)[1]
+        split = urlsplit(call.path)
+        vm = split.path.rsplit("/", 1)[1]
+        uuid = self.uuids.get(vm, vm)
         if call.method == "DELETE":
+            if vm in self.vms and split.query not in ("", f"uuid={uuid}"):
+                raise Refusal(vm, code="vm_replaced", constraint="UUID of the VM")
             self.vms.discard(vm)
             return {"changed": True, "vm": None}
         if vm not in self.vms:
             raise Refusal(vm, code="vm_unknown", constraint="known VM")
         state = self.states.get(vm, "running")
-        return {"vm": report(vm, state=state).model_dump(mode="json")}
+        return {"vm": report(vm, state=state, uuid=uuid).model_dump(mode="json")}
 
     def methods(self) -> list[str]:
         """What was asked, in order."""

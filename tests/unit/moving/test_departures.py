@@ -18,7 +18,7 @@ from ppn.host.agent.table import LockTable
 from ppn.host.moving import policy
 from ppn.host.moving.copies import manifest_path
 from ppn.host.paths import Paths
-from ppn.host.sidecar import Sidecar, write_sidecar
+from ppn.host.sidecar import Sidecar, read_sidecar, write_sidecar
 from ppn.wire.moving import Depart, MoveStep
 from tests.unit.moving.test_policy import sidecar, source
 from tests.unit.moving.world import MOVE, VM
@@ -169,3 +169,30 @@ def test_a_late_word_of_another_move_ends_no_work(
     assert job.active and not job.ending.is_set()
     Slow.go.set()
     work.finish()
+
+
+def test_what_is_had_again_is_its_nodes_own_also_if_it_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIG-01: written first, so that it is started as any other; only what was given up."""
+    order = MoveStep(vm=VM, move=MOVE, step="reclaim")
+    node = service(tmp_path, source("moving"), monkeypatch)
+    monkeypatch.setattr("ppn.host.agent.service.Backend", Libvirt)
+    for own in (source("moving"), source("moved", "b" * 32), sidecar()):
+        write_sidecar(node.paths.vm(VM).sidecar, own)
+        with pytest.raises(Refusal) as caught:
+            node.do(order, "test")
+        assert caught.value.code == "move_unknown"
+        assert read_sidecar(node.paths.vm(VM).sidecar) == own
+    assert Libvirt.asked == 0
+    write_sidecar(node.paths.vm(VM).sidecar, source("moved"))
+    node.paths.vm(VM).moving.joinpath("root.copy").write_bytes(b"copy")
+    for _ in range(2):
+        with pytest.raises(PpnError) as failed:
+            node.do(order, "test")
+        assert failed.value.code == "libvirt_unavailable"
+        assert read_sidecar(node.paths.vm(VM).sidecar) == source("ready")
+    assert Libvirt.asked == 2 and not node.paths.vm(VM).moving.exists()
+    with pytest.raises(Refusal) as late:
+        node.do(MoveStep(vm=VM, move=MOVE, step="release"), "test")
+    assert late.value.code == "move_unknown"

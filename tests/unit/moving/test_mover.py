@@ -16,6 +16,7 @@ from ppn.fleet.moving import mover as mover_module
 from ppn.fleet.moving.mover import Mover
 from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown
 from ppn.fleet.reports import pool_alerts
+from ppn.wire.diagnosis import Inspection
 from ppn.wire.fleet import MoveReport
 from ppn.wire.moving import MoveView
 from ppn.wire.problems import problem_of
@@ -34,6 +35,7 @@ class TwoNodes:
         self.views = {"a": view("here", offer=offer()), "b": view("gone")}
         self.orders: list[str] = []
         self.wrong: dict[str, PpnError] = {}
+        self.remains: dict[str, dict[str, Any]] = {}
         self.stuck = False
 
     async def ask(self, call: Call) -> dict[str, Any]:
@@ -41,6 +43,10 @@ class TwoNodes:
         what = call.path.removeprefix(f"/v1/vms/{VM}")
         step = str(call.body.get("step", "")) if call.body is not None else ""
         order = step or what.removeprefix("/")
+        if what == "/inspect":
+            if call.node not in self.remains:
+                raise Refusal(VM, code="vm_unknown", constraint="known VM")
+            return Inspection(vm=VM, **self.remains[call.node]).model_dump(mode="json")
         if call.method != "GET":
             self.orders.append(order)
         if (error := self.wrong.get(order)) is not None:
@@ -62,7 +68,7 @@ class TwoNodes:
             a = view("moved", move=move)
         elif order == "settle":
             b = view("settled", move=move, settled=True, report=report(VM))
-        elif order == "back":
+        elif order in ("back", "reclaim"):
             a = view("back", move=move, settled=True, report=report(VM))
         elif order == "release":
             a = view("gone")

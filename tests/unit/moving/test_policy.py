@@ -14,6 +14,7 @@ from ppn.host.agent.report import vm_report
 from ppn.host.disk import MIB
 from ppn.host.model import Image, Kvm, LedgerGrant, NodeState, Phase, VmDisk, VmView
 from ppn.host.moving import policy
+from ppn.host.moving.incoming import check_room
 from ppn.host.policy import refusals
 from ppn.host.sidecar import Move, Sidecar
 from ppn.host.spec import VmSpec
@@ -71,6 +72,17 @@ def code(change: Callable[[], object]) -> str:
         (source("ready"), lambda one: policy.committed(one, MOVE), "move_unknown"),
         (source("moving", OTHER), lambda one: policy.committed(one, MOVE), "move_unknown"),
         (destination("arriving"), lambda one: policy.committed(one, MOVE), "move_unknown"),
+        (source("moved"), lambda one: policy.reclaimed(one, MOVE), "ready"),
+        (source("ready"), lambda one: policy.reclaimed(one, MOVE), "ready"),
+        (source("moving"), lambda one: policy.reclaimed(one, MOVE), "move_unknown"),
+        (source("moved", OTHER), lambda one: policy.reclaimed(one, MOVE), "move_unknown"),
+        (sidecar(), lambda one: policy.reclaimed(one, MOVE), "move_unknown"),
+        (destination("ready"), lambda one: policy.reclaimed(one, MOVE), "move_unknown"),
+        (
+            destination("arriving", verified=True),
+            lambda one: policy.reclaimed(one, MOVE),
+            "move_unknown",
+        ),
         (source("moving"), lambda one: policy.check_release(one, MOVE), "move_unknown"),
         (source("ready"), lambda one: policy.check_release(one, MOVE), "move_unknown"),
         (source("moved", OTHER), lambda one: policy.check_release(one, MOVE), "move_unknown"),
@@ -236,7 +248,7 @@ def test_copies_take_no_room_of_others(mib: int, fits: bool) -> None:
     """MIG-02: whatever the source says it sends; a full disk stops every guest of the node."""
     kept = destination("arriving")
     if fits:
-        policy.check_room(kept, mib * MIB, wide(free_disk_mib=500))
+        check_room(kept, mib * MIB, wide(free_disk_mib=500))
     else:
         there = wide(free_disk_mib=500)
-        assert code(lambda: policy.check_room(kept, mib * MIB, there)) == "disk_exhausted"
+        assert code(lambda: check_room(kept, mib * MIB, there)) == "disk_exhausted"

@@ -169,6 +169,14 @@ def release(here: Host) -> Work:
     yield
 
 
+def reclaim(here: Host) -> Work:
+    """Have it again."""
+    here.sidecar = policy.reclaimed(here.own(), MOVE)
+    yield
+    here.runs = True
+    yield
+
+
 def settle(there: Host, sent: Sidecar) -> Work:
     """Take over."""
     there.sidecar = policy.settled(there.own(), MOVE, sent)
@@ -195,7 +203,11 @@ class Controller:
 
 @dataclass
 class World:
-    """Everything, and every order that may still arrive."""
+    """Everything, and every order that may still arrive.
+
+    Args:
+        rid: another hand than a controller's removed the VM at one node.
+    """
 
     here: Host
     there: Host
@@ -204,6 +216,7 @@ class World:
     orders: list[Next] = field(default_factory=list)
     sent_before: list[Next] = field(default_factory=list)
     going: list[tuple[Host, Work]] = field(default_factory=list)
+    rid: bool = False
 
     def look(self, controller: Controller) -> None:
         """A controller asks both nodes."""
@@ -244,6 +257,8 @@ class World:
                 return [(here, back(here))]
             case Next.RELEASE:
                 return [(here, release(here))]
+            case Next.RECLAIM:
+                return [(here, reclaim(here))]
             case Next.SETTLE:
                 return [(there, settle(there, self.sent))]
             case Next.DROP:
@@ -286,7 +301,7 @@ class World:
             self.there.can_run or policy.stage_of(self.there.sidecar) == "verified"
         )
         assert not verified or self.there.data == PARTS, "it was verified without its data"
-        assert self.here.data == PARTS or verified, "its data are nowhere"
+        assert self.rid or self.here.data == PARTS or verified, "its data are nowhere"
 
 
 def new_world(first: Will, second: Will) -> World:

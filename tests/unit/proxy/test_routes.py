@@ -15,6 +15,7 @@ from ppn.host.proxy.routes import ROUTES, find_route, read_operation
 from ppn.host.spec import Disk, VmSpec
 from ppn.wire import agent
 from ppn.wire.problems import status_of
+from tests.unit.host.builders import UUID
 
 SPEC = {"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
 
@@ -36,6 +37,7 @@ def refusal(method: str, target: str, body: Any = b"") -> Refusal:
     [
         ("POST", "/v1/vms", SPEC, agent.Spawn(vm=VmSpec.model_validate(SPEC))),
         ("DELETE", "/v1/vms/web", b"", agent.Destroy(vm="web")),
+        ("DELETE", f"/v1/vms/web?uuid={UUID}", b"", agent.Destroy(vm="web", uuid=UUID)),
         ("POST", "/v1/vms/web/stop", b"", agent.Stop(vm="web")),
         ("POST", "/v1/vms/web/start", b"", agent.Start(vm="web")),
         ("PATCH", "/v1/vms/web", {"vcpus": 4}, agent.Resize(vm="web", vcpus=4)),
@@ -125,6 +127,8 @@ def test_every_operation_of_a_controller_can_be_asked() -> None:
         ("GET", "/v1/vms/web/console?bytes", b"", "query"),
         ("GET", "/v1/vms/web/console?&&&&&&", b"", "query"),
         ("DELETE", "/v1/vms/web/disks/data?discard=1", b"", "discard"),
+        ("DELETE", "/v1/vms/web?uuid=1", b"", "uuid"),
+        ("DELETE", f"/v1/vms/web?uuid={UUID[:-1]}", b"", "uuid"),
         ("POST", "/v1/vms/web/nvme", {"address": "01:00.0"}, "address"),
         ("POST", "/v1/vms/web/nvme", {"address": "0000:01:00.0", "vm": "db"}, "vm"),
         ("DELETE", "/v1/vms/web/nvme/0000:01:00.8", b"", "address"),

@@ -11,15 +11,23 @@ from hypothesis import strategies as st
 
 from ppn.fleet.peers import Stage
 from ppn.tenant.model import Amount
-from ppn.tenant.verdict import UNDECIDED, View, decide
+from ppn.tenant.verdict import UNDECIDED, Verdict, View, decide
 from ppn.wire.heartbeat import VmReport, VmState
 from tests.unit.tenant.samples import LARGE, SMALL, allocation
 
+UUID, OTHER = "1" * 8 + "-1111" * 3 + "-" + "1" * 12, "2" * 8 + "-2222" * 3 + "-" + "2" * 12
 
-def report(amount: Amount = SMALL, state: VmState = "running", owner: str = "acme") -> VmReport:
+
+def report(
+    amount: Amount = SMALL,
+    state: VmState = "running",
+    owner: str = "acme",
+    uuid: str | None = UUID,
+) -> VmReport:
     """A VM as its node reports it."""
     return VmReport(
         id="vm-a",
+        uuid=uuid,
         owner=owner,
         state=state,
         vcpus=amount.vcpus,
@@ -38,7 +46,13 @@ views = st.one_of(
     st.builds(
         View,
         stage=st.sampled_from(STAGES),
-        vm=st.none() | st.builds(report, st.sampled_from([SMALL, LARGE]), st.sampled_from(STATES)),
+        vm=st.none()
+        | st.builds(
+            report,
+            st.sampled_from([SMALL, LARGE]),
+            st.sampled_from(STATES),
+            uuid=st.sampled_from([None, UUID, OTHER]),
+        ),
         stale=st.booleans(),
     ),
 )
@@ -73,7 +87,7 @@ def test_a_vm_that_nobody_has_or_makes_is_forgotten() -> None:
 )
 def test_a_controller_that_is_silent_or_at_it_is_waited_for(view: View | None) -> None:
     assert decide(allocation(), [NONE, view]).what == "wait"
-    assert decide(allocation("removing"), [NONE, view]).what == "remove"
+    assert decide(allocation("removing"), [NONE, view]).what == "wait"
 
 
 @pytest.mark.parametrize("state", sorted(UNDECIDED))
@@ -88,8 +102,25 @@ def test_a_vm_of_somebody_else_frees_and_settles_nothing() -> None:
 
 
 def test_a_removal_goes_on_until_nothing_is_left() -> None:
-    assert decide(allocation("removing"), [MADE, NONE]).what == "remove"
+    assert decide(allocation("removing"), [MADE, NONE]) == Verdict("remove", uuid=UUID)
     assert decide(allocation("removing"), [NONE, NONE]).what == "gone"
+
+
+@given(st.lists(views, min_size=1, max_size=4))
+def test_only_what_was_seen_is_removed_and_by_its_own_name(seen: list[View | None]) -> None:
+    """TEN-08: or one made under the same id meanwhile would be."""
+    verdict = decide(allocation("removing"), seen)
+    known = {view.vm.uuid for view in seen if view is not None and view.vm is not None}
+    assert (verdict.what == "remove") == bool(verdict.uuid)
+    assert not verdict.uuid or verdict.uuid in known
+    assert (verdict.what == "remove") == bool(known - {None})
+
+
+def test_two_that_are_seen_are_removed_one_after_the_other() -> None:
+    both = [View(vm=report(uuid=OTHER)), View(vm=report())]
+    assert decide(allocation("removing"), both).uuid == UUID
+    assert decide(allocation("removing"), both[:1]).uuid == OTHER
+    assert decide(allocation("removing"), [View(vm=report(uuid=None))]).what == "wait"
 
 
 @pytest.mark.parametrize(("now", "to"), list(product((SMALL, LARGE), repeat=2)))
