@@ -21,8 +21,7 @@ def node(started_node: Node) -> Iterator[Node]:
     """The node, empty; what the test leaves on it is removed."""
     assert started_node.nothing_is_left()
     yield started_node
-    for vm in started_node.state().vms:
-        started_node.apply(name=vm.name, state="absent")
+    started_node.clear()
     paths = started_node.paths
     for path in (paths.kvm_verdict, paths.agent_boot, started_node.root / "agent.log"):
         path.unlink(missing_ok=True)

@@ -20,7 +20,6 @@ def node(started_node: Node) -> Iterator[Node]:
     """The node, empty; what the test leaves on it is removed."""
     assert started_node.nothing_is_left()
     yield started_node
-    for vm in started_node.state().vms:
-        started_node.apply(name=vm.name, state="absent")
+    started_node.clear()
     for path in (started_node.paths.ledger, started_node.paths.kvm_verdict):
         path.unlink(missing_ok=True)

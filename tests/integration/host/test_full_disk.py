@@ -48,8 +48,7 @@ def node(small_node: Node) -> Iterator[Node]:
     assert small_node.nothing_is_left()
     yield small_node
     allow(small_node, LIMITS)
-    for vm in small_node.state().vms:
-        small_node.apply(name=vm.name, state="absent")
+    small_node.clear()
 
 
 def allow(node: Node, options: str) -> None:

@@ -40,8 +40,7 @@ def two_cpus(node: Node) -> Iterator[Node]:
     (far / "cpulist").write_text("\n")
     (far / "meminfo").write_text("Node 1 MemTotal: 1048576 kB\n")
     yield node
-    for vm in node.state().vms:
-        node.apply(name=vm.name, state="absent")
+    node.clear()
     for path, text in before.items():
         path.write_text(text)
     for path in far.iterdir():
