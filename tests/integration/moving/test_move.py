@@ -110,6 +110,8 @@ def test_a_stopped_vm_moves_and_stays_stopped(pool: Site) -> None:
     assert pool.ask(vm, there.name).status_code in (202, 409)
     assert pool.ended(vm)["outcome"] == "done"
     assert not there.runs(vm) and sidecar_of(there, vm).spec.state == "stopped"
+    # Until it has seen that nothing is left to remove, the controller finds the move that was.
+    wait_for("the move to be over", lambda: pool.ask(vm, there.name).status_code != 202)
     assert pool.refused(vm, there.name)["code"] == "node_same"
     assert pool.first.ask("POST", f"/vms/{vm}/start").is_success
     there.node.wait_ready(vm, boots=1)
