@@ -20,8 +20,8 @@ ALONE = (
 _by_name["server"]["vms"][1] |= {"state": "running", "weight": 1}
 """
 )
-WINDOW_S = 20
-WINDOWS = 3
+WINDOW_S = 10
+WINDOWS = 5
 
 
 def scopes(pool: LabPool, *vms: str) -> list[str]:
