@@ -227,7 +227,7 @@ class Node:
         return figures(beats[-1]) if beats else {}
 
     def clear(self) -> None:
-        """Remove every VM in this process: starting another takes longer than removing one."""
+        """Remove every VM where no agent runs; starting `ppn` takes longer than this."""
         for vm in read_state(self.paths, uri=self.uri).vms:
             absent = spec_from_json(spec_text({"name": vm.name, "state": "absent"}))
             apply_spec(absent, self.paths, uri=self.uri)

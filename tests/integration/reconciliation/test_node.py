@@ -116,7 +116,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         }
         ours = Reconciler(folder, settings)
         yield House(agent, answers["/v1/allocations"]["allocations"], told, ours)
-        node.clear()
+        for vm in node.state().vms:
+            node.apply(name=vm.name, state="absent")
 
 
 def start_qemu(node: Node) -> subprocess.Popen[bytes]:
