@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from iso.archive import mirrors
 from iso.trees import remove
 from ppn.run import run
 
@@ -77,17 +77,18 @@ class LiveBuild:
         """Make the tree and configure the build; not part of what is measured.
 
         Raises:
-            CommandFailed: the archive cannot be reached, or a program failed.
+            ArchiveUnusable: nobody says where an archive is.
+            CommandFailed: one cannot be reached, or a program failed.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        mirror = os.environ.get("PPN_MIRROR")
+        found = mirrors()
+        mirror, security = found["debian"], found["debian-security"]
         include = f"--include={','.join(PACKAGES)}"
         argv = ["mmdebstrap", "--mode=root", "--variant=apt", include, SUITE, str(self.tree)]
-        run([*argv, *([mirror] if mirror else [])], timeout=TREE_SECONDS)
-        mirrors = []
-        for name in ("bootstrap", "chroot", "binary") if mirror else ():
-            mirrors += [f"--mirror-{name}", mirror or ""]
-        self.lb("config", *OPTIONS, *mirrors)
+        run([*argv, mirror], timeout=TREE_SECONDS)
+        words = [f"--mirror-{stage}={mirror}" for stage in ("bootstrap", "chroot", "binary")]
+        words += [f"--mirror-{stage}-security={security}" for stage in ("chroot", "binary")]
+        self.lb("config", *OPTIONS, *words)
         names = self.work / "config/package-lists/node.list.chroot"
         names.write_text("".join(f"{name}\n" for name in self.packages))
 
