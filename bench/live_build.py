@@ -46,6 +46,8 @@ OPTIONS = (
     "--firmware-chroot", "false", "--firmware-binary", "false", "--debian-installer", "none",
     "--binary-images", "iso-hybrid", "--bootloaders", "grub-efi",
     "--chroot-squashfs-compression-type", "zstd", "--checksums", "sha256",
+    # shim's arrival makes systemd-boot look for an ESP, which the build's root has not.
+    "--uefi-secure-boot", "disable",
     "--cache", "true", "--cache-packages", "true", "--cache-stages", "bootstrap",
 )
 # fmt: on
