@@ -83,16 +83,20 @@ class LiveBuild:
             CommandFailed: one cannot be reached, or a program failed.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        found = mirrors()
-        mirror, security = found["debian"], found["debian-security"]
         include = f"--include={','.join(PACKAGES)}"
         argv = ["mmdebstrap", "--mode=root", "--variant=apt", include, SUITE, str(self.tree)]
-        run([*argv, mirror], timeout=TREE_SECONDS)
-        words = [f"--mirror-{stage}={mirror}" for stage in ("bootstrap", "chroot", "binary")]
-        words += [f"--mirror-{stage}-security={security}" for stage in ("chroot", "binary")]
-        self.lb("config", *OPTIONS, *words)
+        run([*argv, mirrors()["debian"]], timeout=TREE_SECONDS)
+        self.configure()
         names = self.work / "config/package-lists/node.list.chroot"
         names.write_text("".join(f"{name}\n" for name in self.packages))
+
+    def configure(self) -> None:
+        """Say what is built, and from which archives."""
+        found = mirrors()
+        main, security = found["debian"], found["debian-security"]
+        words = [f"--mirror-{stage}={main}" for stage in ("bootstrap", "chroot", "binary")]
+        words += [f"--mirror-{stage}-security={security}" for stage in ("chroot", "binary")]
+        self.lb("config", *OPTIONS, *words)
 
     def build(self) -> float:
         """Build the image, and return how long that took, in seconds.
@@ -107,6 +111,8 @@ class LiveBuild:
     def clean(self) -> None:
         """Remove what a build made and keep live-build's own cache."""
         self.lb("clean")
+        # That forgets that there is a configuration, too.
+        self.configure()
 
     def size(self) -> int:
         """Bytes of the image."""
