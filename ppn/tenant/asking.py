@@ -56,8 +56,8 @@ class Asking:
         First what all of them are making: one that ends between the two questions is found by the
         second, and the other way round it would be missed.
         """
-        stages = await self._all(about, "/v1/intents/")
-        founds = await self._all(about, "/v1/vms/")
+        stages = await self._all(about, f"/v1/intents/{about.vm}")
+        founds = await self._all(about, f"/v1/vms/{about.vm}")
         return [_view(stage, found) for stage, found in zip(stages, founds, strict=True)]
 
     async def remove(self, about: Allocation, uuid: str) -> None:
@@ -67,13 +67,11 @@ class Asking:
             about: the removal.
             uuid: of the VM that was seen when this was decided; whichever came since stays.
         """
-        which = f"?uuid={uuid}"
+        path = f"/v1/vms/{about.vm}?uuid={uuid}"
         try:
             async with asyncio.timeout(REMOVE_SECONDS):
                 for url in self.controllers:
-                    answer = await self._ask(
-                        about, "DELETE", url, "/v1/vms/", REMOVE_SECONDS, which
-                    )
+                    answer = await self._ask(about, "DELETE", url, path, REMOVE_SECONDS)
                     if answer.said and answer.body is not None:
                         return
         except TimeoutError:
@@ -84,13 +82,7 @@ class Asking:
         return await asyncio.gather(*questions)
 
     async def _ask(
-        self,
-        about: Allocation,
-        method: str,
-        controller: str,
-        path: str,
-        seconds: float,
-        query: str = "",
+        self, about: Allocation, method: str, controller: str, path: str, seconds: float
     ) -> Answer:
         if controller in self.silent:
             return Answer(said=False)
@@ -102,10 +94,7 @@ class Asking:
             async with (
                 asyncio.timeout(seconds),
                 self.client.stream(
-                    method,
-                    f"{controller}{path}{about.vm}{query}",
-                    headers=headers,
-                    timeout=seconds,
+                    method, controller + path, headers=headers, timeout=seconds
                 ) as answer,
             ):
                 content = await read_body(answer, MAX_ANSWER_BYTES)
