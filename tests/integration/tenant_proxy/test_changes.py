@@ -230,7 +230,9 @@ def test_a_removal_that_comes_late_spares_the_next_vm_of_its_key(stand: Stand) -
     assert stand.store.allocation(stand.tenant, vm).state == "settled"
 
 
-def test_a_removal_that_was_overtaken_looks_at_no_later_vm(stand: Stand) -> None:
+def test_a_removal_that_was_overtaken_looks_at_no_later_vm(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """TEN-08: what it finds once it was ended by another request is not what it is about."""
     assert stand.create("k").is_success
     vm = vm_id(stand.tenant, "k")
@@ -243,11 +245,9 @@ def test_a_removal_that_was_overtaken_looks_at_no_later_vm(stand: Stand) -> None
             assert stand.create("k").status_code == 201
         return show(method, vm, what, body)
 
-    stand.recorder.change = change  # type: ignore[method-assign]
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(stand.recorder, "change", change)
         assert stand.ask("DELETE", f"/vms/{vm}").is_success
-    finally:
-        del stand.recorder.change
     assert found.is_set() and vm in stand.recorder.vms and stand.used == ONE
 
 

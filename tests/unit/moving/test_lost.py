@@ -338,7 +338,9 @@ def test_a_reclaim_that_its_node_refuses_leaves_it_lost(moving: Moving) -> None:
     assert moving.nodes.orders == ["reclaim"] and VM in moving.parts.journal.intents
 
 
-def test_two_looks_of_different_age_end_nothing(moving: Moving) -> None:
+def test_two_looks_of_different_age_end_nothing(
+    moving: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MIG-01: another controller may have brought the move forward between them."""
     asked, looks = moving.nodes.ask, [0]
 
@@ -349,6 +351,6 @@ def test_two_looks_of_different_age_end_nothing(moving: Moving) -> None:
             moving.nodes.views["b"] = view("settled", move=MOVE, settled=True)
         return answer
 
-    moving.nodes.ask = ask  # type: ignore[method-assign]
+    monkeypatch.setattr(moving.nodes, "ask", ask)
     assert end(moving, "a", "b").outcome == "done"
     assert moving.nodes.orders == ["release"]
