@@ -21,7 +21,7 @@ from ppn.host.moving import policy
 from ppn.wire.fleet import EndOrder, LostMove, MoveReport
 from ppn.wire.moving import MoveView, Stage
 from tests.unit.fleet.builders import report
-from tests.unit.moving.test_mover import INTENT, Moving, view
+from tests.unit.moving.controller import INTENT, Moving, view
 from tests.unit.moving.test_safety import EVENTS, bring_to_its_end, happen
 from tests.unit.moving.world import MOVE, VM, World, new_world
 
