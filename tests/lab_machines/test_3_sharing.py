@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.lab.pool import LabPool, eventually, inventory_with
 from tests.lab.test_3_vms import is_ready
@@ -26,10 +28,14 @@ WINDOWS = 5
 HELD, UNLIMITED = 20_000, -1
 
 
-def scopes(pool: LabPool, *vms: str) -> list[str]:
-    """The cgroup of each VM on the server: one of its own (CPU-02)."""
-    found = pool.vms(SERVER)
-    files = " ".join(f"/proc/{found[vm]['pid']}/cgroup" for vm in vms)
+def scopes(pool: LabPool, *vms: dict[str, Any]) -> list[str]:
+    """The cgroup of each VM on the server: one of its own (CPU-02).
+
+    Args:
+        pool: the lab.
+        vms: as the server's state tells of them, which takes it seconds.
+    """
+    files = " ".join(f"/proc/{vm['pid']}/cgroup" for vm in vms)
     groups = [line.removeprefix("0::") for line in pool.run(SERVER, f"cat {files}").splitlines()]
     return ["/sys/fs/cgroup" + re.sub(r"(\.scope)/.*", r"\1", group) for group in groups]
 
@@ -43,9 +49,9 @@ class Window:
     length: float
 
 
-def watch(pool: LabPool, *vms: str) -> Window:
-    """One window by the server's own clock."""
-    stats = " ".join(f"'{scope}/cpu.stat'" for scope in scopes(pool, *vms))
+def watch(pool: LabPool, groups: Sequence[str]) -> Window:
+    """One window of VMs, by their cgroups and the server's own clock."""
+    stats = " ".join(f"'{group}/cpu.stat'" for group in groups)
     read = f"cat /proc/uptime; grep '^cpu0 ' /proc/stat; grep -h usage_usec {stats}"
     lines = pool.run(SERVER, f"{read}; sleep {WINDOW_S}; {read}").splitlines()
     half = len(lines) // 2
@@ -82,14 +88,8 @@ def hold(pool: LabPool, vms: Sequence[str], quota: int) -> None:
     pool.run(SERVER, " && ".join(f"virsh schedinfo {vm} {words}" for vm in vms))
 
 
-def has_memory(pool: LabPool, mib: int) -> bool:
-    """Whether the guest `light` has so much memory now."""
-    return bool(pool.vms(SERVER)["light"]["memory"]["current_mib"] == mib)
-
-
 def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:
     """HOST-09, HOST-10: the same image runs under KVM on one node and under TCG on the other."""
-    assert pool.state(SERVER)["kvm"]["usable"] is True
     assert pool.state("laptop")["kvm"]["usable"] is False
     pool.run("relay", "ppn vm start notes")
     notes = pool.vms("laptop")["notes"]
@@ -101,15 +101,18 @@ def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:
     for vm in ("heavy", "light"):
         eventually(partial(is_ready, pool, SERVER, vm), vm, seconds=300)
     hold(pool, ("heavy", "light"), HELD)
-    found = pool.vms(SERVER)
-    assert {found[vm]["accelerator"] for vm in ("heavy", "light")} == {"kvm"}
+    server = pool.state(SERVER)
+    assert server["kvm"]["usable"] is True
+    assert {vm["name"]: vm["accelerator"] for vm in server["vms"]} == {
+        "heavy": "kvm",
+        "light": "kvm",
+    }
 
 
 def test_each_vm_keeps_to_one_numa_node(pool: LabPool) -> None:
     """NUMA-01, NUMA-02: on a kernel with two NUMA nodes, by the pages QEMU really has."""
     used = set()
-    for vm in ("heavy", "light"):
-        view = pool.vms(SERVER)[vm]
+    for vm, view in pool.vms(SERVER).items():
         assert view["pinning"]["pinned"], view
         (cpu,), (node,) = view["pinning"]["wanted"]["cpus"], view["pinning"]["wanted"]["nodes"]
         maps = pool.run(SERVER, f"cat /proc/{view['pid']}/numa_maps")
@@ -126,11 +129,13 @@ def test_each_vm_keeps_to_one_numa_node(pool: LabPool) -> None:
 def test_cpu_time_follows_the_weights(pool: LabPool) -> None:
     """CPU-04, CPU-06: 300 to 100 on one CPU is 3 to 1."""
     pin_to_one_cpu(pool, "heavy", "light")
+    found = pool.vms(SERVER)
+    groups = scopes(pool, found["heavy"], found["light"])
     ratios = [0.0]
     with burning(pool, "heavy", "light"):
         # What else the server does falls on one of them now and then: a window can be off.
         while len(ratios) <= WINDOWS and not 3 * 0.85 <= ratios[-1] <= 3 * 1.15:
-            window = watch(pool, "heavy", "light")
+            window = watch(pool, groups)
             heavy, light = window.used
             print(f"heavy {heavy:.1f} s, light {light:.1f} s: {heavy / light:.2f} to 1 ({window})")
             ratios.append(heavy / light)
@@ -139,39 +144,46 @@ def test_cpu_time_follows_the_weights(pool: LabPool) -> None:
 
 def test_changes_are_live(pool: LabPool, tmp_path: Path) -> None:
     """BAL-12, CPU-03, CPU-07: weight and balloon leave QEMU and the guest as they were."""
-
-    def identity() -> tuple[int, str]:
-        said = "\n".join(pool.serial(SERVER, "light"))
-        # A line may be read while it is being written.
-        boots = re.findall(r"boot_id=([0-9a-f-]{36})", said)
-        return pool.vms(SERVER)["light"]["pid"], boots[-1]
-
     pool.run("relay", "ppn vm stop heavy")
-    before = identity()
-    alone = inventory_with(tmp_path, ALONE)
-    run = pool.pyinfra("-y", "--limit", SERVER, inventory=alone)
+    before, boots = pool.vms(SERVER)["light"], boot_ids(pool)
+    assert boots
+    run = pool.pyinfra("-y", "--limit", SERVER, inventory=inventory_with(tmp_path, ALONE))
     assert run.returncode == 0, run.log
-    weight = pool.vms(SERVER)["light"]["weight"]
-    assert (weight["actual"], weight["enforced"]) == (1, True)
-    (scope,) = scopes(pool, "light")
+    changed = pool.vms(SERVER)["light"]
+    assert (changed["weight"]["actual"], changed["weight"]["enforced"]) == (1, True)
+    (scope,) = scopes(pool, changed)
     file = f"'{scope}/cpu.weight'"
     assert pool.run(SERVER, f"cat {file}").strip() == "1"
     # Changed by hand, it follows the ledger again with the agent's next look.
     pool.run(SERVER, f'sh -c "echo 500 >{file}"')
     eventually(lambda: pool.run(SERVER, f"cat {file}").strip() == "1", "weight 1 again")
-    for mib in (112, 160):
-        pool.run(SERVER, f"ppn host balloon light {mib}")
-        eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
-    assert identity() == before
+    with burning(pool, "light"):
+        for mib in (112, 160):
+            eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
+    after = pool.vms(SERVER)["light"]
+    assert (after["pid"], boot_ids(pool)) == (before["pid"], boots)
+
+
+def has_memory(pool: LabPool, mib: int) -> bool:
+    """Whether the guest `light` has so much memory once that was asked for."""
+    done = json.loads(pool.run(SERVER, f"ppn host balloon light {mib} --json"))
+    return bool(done["after"]["current_mib"] == mib)
+
+
+def boot_ids(pool: LabPool) -> set[str]:
+    """What the guest `light` has said of its boots; a line may be read while it is written."""
+    said = "\n".join(pool.serial(SERVER, "light"))
+    return set(re.findall(r"boot_id=([0-9a-f-]{36})", said))
 
 
 def test_one_guest_alone_gets_the_cpu_whatever_its_weight(pool: LabPool) -> None:
     """CPU-05: weight 1 is no limit."""
     pin_to_one_cpu(pool, "light")
+    groups = scopes(pool, pool.vms(SERVER)["light"])
     shares = [0.0]
     with burning(pool, "light"):
         while len(shares) <= WINDOWS and shares[-1] < 0.95:
-            window = watch(pool, "light")
+            window = watch(pool, groups)
             print(f"light alone: {window}")
             shares.append(window.used[0] / window.length)
     assert shares[-1] >= 0.95, shares
