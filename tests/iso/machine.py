@@ -99,7 +99,7 @@ def booted(
     console.unlink(missing_ok=True)
     argv = [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-        *("-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"),
+        *("-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max"),
         *("-m", str(memory_mib), "-device", "virtio-rng-pci", *network),
         *("-serial", f"file:{console}"),
         *words(variables, drives),
