@@ -17,7 +17,7 @@ from ppn.fleet.identity import order_digest
 from ppn.fleet.journal import Intent, Journal
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Held, Reservation
-from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown
+from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown, vm_in
 from ppn.fleet.peers import Peers, Stage
 from ppn.fleet.registry import Registry
 from ppn.fleet.reports import placed_vm
@@ -269,7 +269,7 @@ class Maker:
         while True:
             try:
                 answer = await self.nodes.ask(self._spawn(reservation, body, asked))
-                return VmReport.model_validate(answer["vm"], strict=False)
+                return vm_in(answer, reservation.node)
             except OutcomeUnknown as error:
                 open_now: PpnError = error
             except PpnError as error:
@@ -342,7 +342,7 @@ class Maker:
                 f"node {node} does not say what became of vm {vm}: {error.message}",
                 hint="ask again",
             ) from error
-        return VmReport.model_validate(answer["vm"], strict=False)
+        return vm_in(answer, node)
 
 
 def spec_of(vm: str, order: VmOrder, reservation: Reservation) -> VmSpec:

@@ -11,13 +11,14 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ppn.errors import PpnError
 from ppn.wire.agent import Ticket
+from ppn.wire.heartbeat import VmReport
 from ppn.wire.problems import ProblemBody, error_of
 from ppn.wire.reading import TooLong, read_body
 
@@ -28,6 +29,8 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 LOST_MILLISECONDS = 8000
 # Answers that leave open whether the agent has done, or will yet do, what was asked.
 OPEN_CODES = frozenset({"agent_failed", "agent_timeout"})
+
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class NodeUnreachable(PpnError):
@@ -136,6 +139,34 @@ class Nodes:
                 await self._retired.aclose()
             self._retired = old
         return self._client
+
+
+def understood(model: type[Body], answer: object, node: str) -> Body:
+    """A node's answer, or a part of it, as the contract has it.
+
+    Args:
+        model: what it must be.
+        answer: what came.
+        node: who answered.
+
+    Raises:
+        OutcomeUnknown: it is something else, as a node of another release may answer.
+    """
+    try:
+        return model.model_validate(answer, strict=False)
+    except ValidationError as error:
+        raise OutcomeUnknown(
+            f"{node}: the answer breaks the contract", hint="see the node's release"
+        ) from error
+
+
+def vm_in(answer: Mapping[str, Any], node: str) -> VmReport:
+    """The VM that a node's answer tells of.
+
+    Raises:
+        OutcomeUnknown: it tells of none.
+    """
+    return understood(VmReport, answer.get("vm"), node)
 
 
 def _reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import structlog
 from ppn.errors import PpnError
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import Asked, Maker
+from ppn.fleet.nodes import vm_in
 from ppn.fleet.removing import Remover
 
 POLL_SECONDS = 5.0
@@ -132,6 +133,6 @@ class Recovery:
                 raise
             self.maker.registry.forget(intent.id, intent.node, self.maker.clock())
             return "not made"
-        if answer["vm"]["state"] == "creating":
+        if vm_in(answer, intent.node).state == "creating":
             raise PpnError(f"vm {intent.id} is in the making", code="vm_creating")
         return "made"

@@ -12,9 +12,8 @@ import structlog
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.making import Asked
 from ppn.fleet.node import Held, Node
-from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown
+from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown, vm_in
 from ppn.fleet.registry import Registry
-from ppn.wire.heartbeat import VmReport
 
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.1
@@ -110,7 +109,7 @@ class Remover:
                 raise
             # It may be about to make one: only its agent knows, and then says so.
             return NOBODY
-        return VmReport.model_validate(answer["vm"], strict=False).uuid or ""
+        return vm_in(answer, node).uuid or ""
 
     async def ask(
         self,

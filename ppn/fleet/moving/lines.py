@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from ppn.errors import PpnError
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import Asked
-from ppn.fleet.nodes import OutcomeUnknown
+from ppn.fleet.nodes import understood
 from ppn.fleet.removing import Remover
 from ppn.wire.moving import (
     ArrivalOrder,
@@ -50,7 +48,7 @@ class Lines:
         Raises:
             PpnError: it does not say.
         """
-        return _view(await self._send(vm, node, "GET", "/move"))
+        return understood(MoveView, await self._send(vm, node, "GET", "/move"), node)
 
     async def prepare(self, intent: Intent, offer: Offer | None) -> str:
         """Have the destination keep room, or open its door again; returns the sender's secret.
@@ -66,10 +64,7 @@ class Lines:
         answer = await self._send(
             intent.id, intent.node, "POST", "/arrival", order.model_dump(mode="json")
         )
-        try:
-            return Prepared.model_validate(answer, strict=False).secret
-        except ValidationError as error:
-            raise _no_answer(intent.node) from error
+        return understood(Prepared, answer, intent.node).secret
 
     async def depart(self, intent: Intent, secret: str) -> None:
         """Have the source send the VM, or go on with it.
@@ -112,14 +107,3 @@ class Lines:
     ) -> dict[str, Any]:
         asked = Asked(self.correlation_id, self.clock() + seconds)
         return await self.remover.send(vm, node, asked, method, what, body)
-
-
-def _view(answer: dict[str, Any]) -> MoveView:
-    try:
-        return MoveView.model_validate(answer, strict=False)
-    except ValidationError as error:
-        raise _no_answer(str(answer.get("vm", "?"))) from error
-
-
-def _no_answer(who: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{who}: the answer breaks the contract", hint="see the node's release")

@@ -11,7 +11,6 @@ import asyncio
 from dataclasses import dataclass
 
 import structlog
-from pydantic import ValidationError
 
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.journal import Intent
@@ -19,7 +18,7 @@ from ppn.fleet.making import Asked
 from ppn.fleet.moving.lines import Lines
 from ppn.fleet.moving.mover import MOVING, Mover
 from ppn.fleet.moving.policy import ARRIVING, Keep, Side, Will, ends, side_of
-from ppn.fleet.nodes import OutcomeUnknown
+from ppn.fleet.nodes import understood
 from ppn.wire.diagnosis import Inspection
 from ppn.wire.fleet import EndOrder, LostMove, MoveReport, PartFound
 from ppn.wire.moving import MoveView
@@ -234,9 +233,7 @@ class LostMoves:
         """
         try:
             answer = await self.mover.remover.send(vm, node, asked, "GET", "/inspect")
-            found = Inspection.model_validate(answer, strict=False)
-        except ValidationError as error:
-            raise OutcomeUnknown(f"{node}: the answer breaks the contract") from error
+            found = understood(Inspection, answer, node)
         except PpnError as error:
             if error.code != "vm_unknown":
                 raise

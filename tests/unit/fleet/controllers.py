@@ -29,6 +29,8 @@ PAIR = BatchOrder(vms=(ORDER, ORDER))
 KEY = "key-1"
 FIRST, SECOND = vm_id("acme", KEY, 0), vm_id("acme", KEY, 1)
 BATCH = batch_id("acme", KEY)
+# Answers that tell of no VM, though nothing is said to have failed.
+STRANGE: tuple[dict[str, Any], ...] = ({}, {"vm": None}, {"vm": {"id": 7}}, {"vm": "vm-1"})
 
 Answer = Callable[[Call], dict[str, Any]]
 

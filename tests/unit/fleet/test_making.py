@@ -22,6 +22,7 @@ from tests.unit.fleet.controllers import (
     ORDER,
     PAIR,
     SECOND,
+    STRANGE,
     Parts,
     intent,
 )
@@ -147,6 +148,27 @@ def test_an_open_answer_is_waited_out_on_its_node(parts: Parts) -> None:
     parts.nodes.before = lost
     made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
     assert {call.node for call in parts.nodes.calls} == {made.placed.node} and not says
+
+
+@pytest.mark.fault(
+    "a node of another release answers an order with what the contract has not",
+    "what it did is open: it is asked again, and makes the VM once",
+)
+def test_an_answer_that_breaks_the_contract_leaves_it_open(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLEET-01: nobody guesses what it meant."""
+    monkeypatch.setattr("ppn.fleet.making.RETRY_SECONDS", 0.01)
+    asked, strange = parts.nodes.ask, [*STRANGE]
+
+    async def ask(call: Call) -> dict[str, Any]:
+        answer = await asked(call)
+        return strange.pop() if strange else answer
+
+    monkeypatch.setattr(parts.nodes, "ask", ask)
+    made = asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+    assert (made.placed.node, parts.nodes.vms) == ("a", {FIRST})
+    assert {call.node for call in parts.nodes.calls} == {"a"} and not strange
 
 
 def test_a_failure_half_way_is_no_refusal(parts: Parts) -> None:

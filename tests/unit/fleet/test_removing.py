@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from ppn.errors import Refusal
 from ppn.fleet.nodes import Call, OutcomeUnknown
 from ppn.fleet.removing import NOBODY
 from tests.unit.fleet.builders import heartbeat
-from tests.unit.fleet.controllers import FIRST, ORDER, Parts
+from tests.unit.fleet.controllers import FIRST, ORDER, STRANGE, Parts
 
 NEW = "7" * 32
 
@@ -96,6 +97,22 @@ def test_a_removal_that_is_repeated_spares_what_was_made_since(
     assert caught.value.code == "vm_replaced" and parts.nodes.vms == {FIRST}
     parts.nodes.before = lambda call: None
     assert removed(parts) == ("a",) and not parts.nodes.vms
+
+
+def test_a_removal_waits_for_an_answer_that_says_which_vm_it_is(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TEN-08: before that nothing is removed."""
+    monkeypatch.setattr("ppn.fleet.removing.RETRY_SECONDS", 0.01)
+    asked, strange = parts.nodes.ask, [*STRANGE]
+
+    async def ask(call: Call) -> dict[str, Any]:
+        answer = await asked(call)
+        return strange.pop() if strange else answer
+
+    monkeypatch.setattr(parts.nodes, "ask", ask)
+    assert removed(parts) == ("a",) and not parts.nodes.vms
+    assert parts.nodes.methods() == ["GET"] * (len(STRANGE) + 1) + ["DELETE"]
 
 
 def test_a_removal_of_the_very_one_asks_for_no_other(parts: Parts) -> None:
