@@ -23,6 +23,8 @@ from ppn.errors import PpnError
 from ppn.tenant.floods import Floods
 from ppn.tenant.provisioning import SOURCE
 
+# Nobody knows what became of a change.
+OPEN = "outcome_unknown"
 # Outcomes that could not be written yet; with more than these owed, nothing new is begun.
 MOST_OWED = 4096
 # So that new intents find room beside them.
@@ -85,12 +87,16 @@ class Records:
         """
         index = await self.begin(asked)
         asked.intended = True
+        # Of what ends it in a way nobody foresaw.
+        code = OPEN
         try:
             yield
+            code = ""
         except PpnError as error:
-            await self.end(asked, index, error.code)
+            code = error.code
             raise
-        await self.end(asked, index)
+        finally:
+            await self.end(asked, index, code)
 
     async def begin(self, asked: Asked) -> int:
         """Write that a change is about to be made; returns the index that `end` needs.
@@ -166,7 +172,7 @@ def interrupted(folder: Path, lease_seconds: float) -> Iterator[Entry]:
     now = datetime.now(UTC)
     for index, intent in unended(folder).items():
         if intent.source != SOURCE or (now - intent.at).total_seconds() > lease_seconds:
-            yield replace(intent, at=now, outcome="failed", code="outcome_unknown", of=index)
+            yield replace(intent, at=now, outcome="failed", code=OPEN, of=index)
 
 
 def entry_of(asked: Asked, outcome: Outcome, *, code: str = "", of: int | None = None) -> Entry:

@@ -12,9 +12,10 @@ import pytest
 
 from ppn.audit.entry import Entry
 from ppn.audit.log import AuditUnavailable
+from ppn.errors import PpnError
 from ppn.tenant import records as records_module
 from ppn.tenant.guard import Visit
-from ppn.tenant.records import MOST_OWED, Records
+from ppn.tenant.records import MOST_OWED, OPEN, Records
 
 OWED = Entry(
     at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -105,6 +106,22 @@ def test_with_too_much_owed_nothing_new_is_begun() -> None:
         asyncio.run(owing(audit, MOST_OWED).begin(VISIT))
     assert audit.taken == []
     assert asyncio.run(owing(audit, MOST_OWED - 1).begin(VISIT)) == 0
+
+
+def test_an_intent_has_an_outcome_whatever_ends_it() -> None:
+    """TEN-10: also what nobody foresaw, such as an answer that no release should give."""
+    audit = Quick(room=10)
+
+    async def story(ends: BaseException) -> None:
+        with suppress(type(ends)):
+            async with Records(audit).intent(replace(VISIT)):
+                raise ends
+
+    for ends in (ValueError("strange"), asyncio.CancelledError(), PpnError("no", code="no_room")):
+        asyncio.run(story(ends))
+    outcomes = [(one.outcome, one.code) for one in audit.taken[1::2]]
+    assert outcomes == [("failed", OPEN), ("failed", OPEN), ("failed", "no_room")]
+    assert [one.of for one in audit.taken[1::2]] == [0, 2, 4]
 
 
 def test_what_is_counted_is_written_before_the_proxy_ends() -> None:
