@@ -43,11 +43,8 @@ LEANER = " ".join(f"systemd.mask={unit}" for unit in MASKED)
 # Under QEMU 10.0's virtualisation a processor that ran a guest has stopped to take interrupts, as
 # if one had been lost (two threads change the pending ones). With ticks there is a next one.
 TICKING = "nohz=off highres=off"
-# Of a processor with several sockets Linux trusts no clock but the board's, and each look at that
-# is a look at a device; an emulated processor's clocks are all one.
-CLOCK = "tsc=reliable"
 # Guarding against other tenants costs time, and a lab's machine has none.
-MACHINE = f"mitigations=off {TICKING} {CLOCK} {TRUSTING} {LEANER}"
+MACHINE = f"mitigations=off {TICKING} {TRUSTING} {LEANER}"
 
 
 def initrd(
