@@ -213,7 +213,11 @@ class Node:
                 raise AssertionError(f"QEMU of vm {vm} has ended: {self.qemu_log(vm)}")
             return found if len(found) >= boots else []
 
-        return figures(wait_for(f"vm {vm} to be ready", find)[-1])
+        try:
+            return figures(wait_for(f"vm {vm} to be ready", find)[-1])
+        except AssertionError as late:
+            late.add_note(f"the end of its console: {self.serial(vm)[-2000:]}")
+            raise
 
     def qemu_log(self, vm: str) -> str:
         """The end of what a VM's QEMU has said."""
