@@ -40,6 +40,9 @@ LOADER = "/lib64/ld-linux-x86-64.so.2"
 
 # Loaded at once, by name: no device announces a need for them.
 ALWAYS = ("isofs", "loop", "dm_mod", "dm_verity", "squashfs", "overlay", "sd_mod", "sr_mod")
+# Also loaded at once where the kernel has it: the processor's own instructions for what dm-verity
+# does with every block. The processor does announce it, in a name longer than busybox reads.
+HASH = "sha256_ssse3"
 # Loaded when a device asks for them.
 REQUIRED = ("ahci", "nvme", "virtio_blk", "virtio_pci", "virtio_scsi")
 # Whatever can stand between a processor and the medium, as far as the kernel has it.
@@ -193,7 +196,7 @@ def driver_members(kernel: Kernel) -> list[cpio.Member]:
         cpio.file(f"{folder}/modules.alias", aliases.encode()),
     ]
     loadable = {module_name(path) for path in paths}
-    always = "".join(f"{name}\n" for name in ALWAYS if name in loadable)
+    always = "".join(f"{name}\n" for name in (HASH, *ALWAYS) if name in loadable)
     members.append(cpio.file("modules", always.encode()))
     for path in paths:
         content = UNPACKERS[PurePosixPath(path).suffix]((kernel.modules / path).read_bytes())

@@ -47,6 +47,26 @@ def test_modules_lie_in_one_folder_unpacked() -> None:
     assert initrd.alias_file(aliases, paths) == "alias pci:v1 hpsa\nalias usb:v3 sas\n"
 
 
+def test_hash_instructions_are_used_where_the_kernel_has_them(tmp_path: Path) -> None:
+    fast = "kernel/arch/x86/crypto/sha256-ssse3.ko"
+    assert loaded_at_once(tmp_path / "fast", f"{DEPENDENCIES}{fast}:\n")[0] == "sha256_ssse3"
+    assert loaded_at_once(tmp_path / "plain", DEPENDENCIES) == list(initrd.ALWAYS)
+
+
+def loaded_at_once(root: Path, dependencies: str) -> list[str]:
+    """What the first program is told to load, for a kernel of these modules."""
+    kernel = initrd.Kernel(root, "6.12.1-amd64")
+    for line in dependencies.replace(".ko.xz", ".ko").splitlines():
+        path = kernel.modules / line.split(":")[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (kernel.modules / "modules.dep").write_text(dependencies.replace(".ko.xz", ".ko"))
+    for name in ("builtin", "alias"):
+        (kernel.modules / f"modules.{name}").touch()
+    (listed,) = [found for found in initrd.driver_members(kernel) if found.path == "modules"]
+    return listed.content.decode().split()
+
+
 def test_libraries_are_taken_from_what_the_loader_lists() -> None:
     listing = (
         "\tlinux-vdso.so.1 (0x00007f0)\n"
