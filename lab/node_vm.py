@@ -109,7 +109,8 @@ def emulator(node: LabNode, processor: str) -> list[str]:
     return [
         *("qemu-system-x86_64", "-name", f"{node.name},debug-threads=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-accel", "tcg,thread=multi", "-cpu", processor),
+        # With its processors at a reset, for a kernel that is lost says nothing.
+        *("-accel", "tcg,thread=multi", "-cpu", processor, "-d", "cpu_reset"),
         *processors(node),
         *("-device", "virtio-rng-pci"),
     ]
