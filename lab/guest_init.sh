@@ -8,6 +8,10 @@ exec </dev/ttyS0 >/dev/ttyS0 2>&1
 while read -r module; do
 	insmod "/modules/$module" || echo "ppn-guest error module=$module"
 done </modules/order
+# All but one processor are off until here; a machine of one has no such file.
+for switch in /sys/devices/system/cpu/cpu[0-9]*/online; do
+	[ ! -e "$switch" ] || [ "$(cat "$switch")" = 1 ] || echo 1 >"$switch"
+done
 mkdir -p /etc/acpi/PWRF
 ln -s /bin/power-button /etc/acpi/PWRF/00000080
 acpid -l /dev/null
