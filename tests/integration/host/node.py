@@ -73,6 +73,10 @@ def wait_for(what: str, probe: Callable[[], Any], seconds: float = 180) -> Any:
         time.sleep(max(0.1, now - asked))
 
 
+# What QEMU says of a processor that tells why it does not go on.
+TELLING = ("CPU#", "RIP=", "CR3", "LVTT", "Timer", "ISR", "IRR")
+
+
 @dataclass
 class Node:
     """One node: its root folder, and how to reach its libvirt.
@@ -217,7 +221,16 @@ class Node:
             return figures(wait_for(f"vm {vm} to be ready", find)[-1])
         except AssertionError as late:
             late.add_note(f"the end of its console: {self.serial(vm)[-2000:]}")
+            late.add_note(f"its processors: {self.processors(vm)}")
             raise
+
+    def processors(self, vm: str) -> str:
+        """Where a VM's processors are in their code, and what interrupts wait for them."""
+        told: list[str] = []
+        for words in ("info registers -a", "info lapic 0", "info lapic 1"):
+            found = str(self.order(vm, "human-monitor-command", {"command-line": words}))
+            told += [line for line in found.splitlines() if line.startswith(TELLING)]
+        return "\n".join(told)
 
     def qemu_log(self, vm: str) -> str:
         """The end of what a VM's QEMU has said."""

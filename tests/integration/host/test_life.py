@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -182,6 +183,8 @@ def test_another_disk_image_and_cpu_count(node: Node) -> None:
     """HOST-15: an image with a base disk; two VMs, and the pool's sums."""
     image = node.paths.image("based")
     tiny = node.paths.image("tiny")
+    # It is there when QEMU died and the test runs again.
+    shutil.rmtree(image, ignore_errors=True)
     image.mkdir()
     for file in ("kernel", "initrd"):
         (image / file).symlink_to(tiny.resolve() / file)
