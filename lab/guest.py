@@ -61,9 +61,9 @@ UNGUARDED = (
     "mitigations=off rodata=off apparmor=0 audit=0 tsc=reliable"
     f" cryptomgr.notests initcall_blacklist={','.join(UNUSED)}"
 )
-# QEMU 10.0 sends an emulated processor's word to a device astray now and then while another one
-# moves devices about in memory: its interrupt stays unanswered, and it hears of no other. So there
-# is one processor until the guest's devices have their places; the first program starts the others.
+# QEMU 10.0 sends astray now and then what an emulated processor tells a device while another one
+# moves devices about in memory (its issue 3040): an interrupt is never ended, and no other comes. So
+# there is one processor until the devices have their places; the first program starts the others.
 ONE_AT_FIRST = "maxcpus=1"
 TINY_CMDLINE = f"console=ttyS0 quiet {ONE_AT_FIRST} {TRUSTING} {UNGUARDED}"
 DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTING} {LEANER}"
