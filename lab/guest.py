@@ -62,7 +62,7 @@ UNGUARDED = (
     f" cryptomgr.notests initcall_blacklist={','.join(UNUSED)}"
 )
 # QEMU 10.0 sends astray now and then what an emulated processor tells a device while another one
-# moves devices about in memory (its issue 3040): an interrupt is never ended, and no other comes. So
+# moves devices about in memory (its issue 3040): an interrupt never ends, and no other comes. So
 # there is one processor until the devices have their places; the first program starts the others.
 ONE_AT_FIRST = "maxcpus=1"
 TINY_CMDLINE = f"console=ttyS0 quiet {ONE_AT_FIRST} {TRUSTING} {UNGUARDED}"
