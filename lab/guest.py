@@ -18,6 +18,7 @@ from lab.initrd import (
     DISK_DRIVERS,
     DISK_INIT,
     LEANER,
+    ONE_AT_FIRST,
     TRUSTING,
     disk_initrd,
     initrd,
@@ -61,10 +62,6 @@ UNGUARDED = (
     "mitigations=off rodata=off apparmor=0 audit=0 tsc=reliable"
     f" cryptomgr.notests initcall_blacklist={','.join(UNUSED)}"
 )
-# QEMU 10.0 sends astray now and then what an emulated processor tells a device while another one
-# moves devices about in memory (its issue 3040): an interrupt never ends, and no other comes. So
-# there is one processor until the devices have their places; the first program starts the others.
-ONE_AT_FIRST = "maxcpus=1"
 TINY_CMDLINE = f"console=ttyS0 quiet {ONE_AT_FIRST} {TRUSTING} {UNGUARDED}"
 DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTING} {LEANER}"
 # Room to boot in; a VM's own disk is larger, and the guest grows into it.

@@ -10,7 +10,15 @@ from lab import firmware
 from lab.errors import LabError
 from lab.firmware import Bus, Drive
 from lab.medium import Medium, firmware_memory, make_site_medium
-from lab.node_vm import control, emulator, network_card, order
+from lab.node_vm import (
+    ALL_PROCESSORS,
+    CPUS,
+    control,
+    credential_words,
+    emulator,
+    network_card,
+    order,
+)
 from lab.paths import LabPaths, NodePaths
 from lab.process import Process, spawn
 from lab.steps import Step, step
@@ -88,7 +96,8 @@ def install(node: LabNode, paths: NodePaths, medium: Medium, shown: Step) -> Non
     # QEMU keeps the log itself, line by line, so that it is whole however all this ends.
     console = f"stdio,id=console,signal=off,logfile={paths.install_log}"
     # Unplugged: an installation needs no network, and shows so.
-    argv = [*machine(node, paths, drives), *network_card(node, plugged=False)]
+    # Nor more than one processor: the image starts all there are at once (lab/initrd.py).
+    argv = [*machine(node, paths, drives, 1), *network_card(node, plugged=False)]
     argv += ["-chardev", console, "-serial", "chardev:console"]
     stream(argv, log=paths.folder / "qemu.log", timeout=INSTALL_SECONDS, told=told, env={})
     if not said:
@@ -101,9 +110,10 @@ def install(node: LabNode, paths: NodePaths, medium: Medium, shown: Step) -> Non
         )
 
 
-def machine(node: LabNode, paths: NodePaths, drives: Sequence[Drive]) -> list[str]:
-    """The words for a machine that starts from its firmware, without network and console."""
-    return [*emulator(node, PROCESSOR), *firmware.words(paths.variables, drives), *control(paths)]
+def machine(node: LabNode, paths: NodePaths, drives: Sequence[Drive], count: int) -> list[str]:
+    """The words for a machine of `count` processors that starts from its firmware."""
+    argv = [*emulator(node, PROCESSOR, count), *firmware.words(paths.variables, drives)]
+    return [*argv, *control(paths)]
 
 
 def start(lab: LabPaths, node: LabNode) -> Process:
@@ -120,7 +130,7 @@ def start(lab: LabPaths, node: LabNode) -> Process:
     paths.qmp.unlink(missing_ok=True)
     paths.console_log.unlink(missing_ok=True)
     drives = [Drive(paths.disk, Bus.NVME, format="qcow2")]
-    argv = machine(node, paths, drives)
+    argv = [*machine(node, paths, drives, CPUS), *credential_words(ALL_PROCESSORS)]
     argv += [*network_card(node), "-serial", f"file:{paths.console_log}"]
     log = paths.folder / "qemu.log"
     return spawn(inside(lab, node.name, argv), log=log, record=paths.process, env={})

@@ -24,6 +24,9 @@ from ppn.run import run
 CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {MACHINE}"
 QMP_SECONDS = 10
 CPUS = 2
+# What systemd does for a machine that was started with one processor (lab/initrd.py).
+SWITCHES = (f"/sys/devices/system/cpu/cpu{number}/online" for number in range(1, CPUS))
+ALL_PROCESSORS = {"tmpfiles.extra": "".join(f"w {switch} - - - - 1\n" for switch in SWITCHES)}
 # 7.2 loses the kernel in kmalloc with more than one processor; 10.0 was found sound.
 SOUND_QEMU = 10
 
@@ -66,6 +69,7 @@ def credentials(node: LabNode, authorized_keys: str) -> dict[str, str]:
         "network.network.10-lab": network,
         "ssh.authorized_keys.root": authorized_keys,
         "system.hostname": node.name,
+        **ALL_PROCESSORS,
     }
 
 
@@ -93,25 +97,32 @@ def command(
         *("-serial", f"file:{paths.console_log}"),
         *control(paths),
     ]
-    for key, value in sorted(given.items()):
+    return argv + credential_words(given)
+
+
+def credential_words(credentials: Mapping[str, str]) -> list[str]:
+    """The words that tell systemd in a machine its credentials, by their names."""
+    argv: list[str] = []
+    for key, value in sorted(credentials.items()):
         encoded = base64.b64encode(value.encode()).decode()
         argv += ["-smbios", f"type=11,value=io.systemd.credential.binary:{key}={encoded}"]
     return argv
 
 
-def emulator(node: LabNode, processor: str) -> list[str]:
+def emulator(node: LabNode, processor: str, count: int = CPUS) -> list[str]:
     """The words every machine's command line begins with.
 
     Args:
         node: which node.
         processor: QEMU's name of what it emulates.
+        count: of its processors.
     """
     return [
         *("qemu-system-x86_64", "-name", f"{node.name},debug-threads=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         # With its processors at a reset, for a kernel that is lost says nothing.
         *("-accel", "tcg,thread=multi", "-cpu", processor, "-d", "cpu_reset"),
-        *processors(node),
+        *processors(node, count),
         *("-device", "virtio-rng-pci"),
     ]
 
@@ -140,13 +151,14 @@ def control(paths: NodePaths) -> list[str]:
     return ["-qmp", f"unix:{paths.qmp},server=on,wait=off"]
 
 
-def processors(node: LabNode) -> list[str]:
+def processors(node: LabNode, count: int) -> list[str]:
     """The words for a machine's processors and memory, socket by socket."""
-    cores = CPUS // node.numa_nodes
-    argv = ["-smp", f"{CPUS},sockets={node.numa_nodes},cores={cores},threads=1"]
+    sockets = min(node.numa_nodes, count)
+    cores = count // sockets
+    argv = ["-smp", f"{count},sockets={sockets},cores={cores},threads=1"]
     argv += ["-m", str(node.memory_mib)]
-    for number in range(node.numa_nodes):
-        memory = f"id=memory{number},size={node.memory_mib // node.numa_nodes}M"
+    for number in range(sockets):
+        memory = f"id=memory{number},size={node.memory_mib // sockets}M"
         cpus = f"cpus={number * cores}-{(number + 1) * cores - 1}"
         argv += ["-object", f"memory-backend-ram,{memory}"]
         argv += ["-numa", f"node,nodeid={number},memdev=memory{number},{cpus}"]
