@@ -23,6 +23,7 @@ from tests.integration.host.node import Node, end_process, is_alive, wait_for
 OWNER = str(ORDER["owner"])
 # Seconds after QEMU became a process: at once, and while libvirt talks to it.
 EARLY_KILLS = (0.0, 0.1, 0.2)
+TRIES = 5
 KEYS = map("order-{}".format, count())
 
 
@@ -228,14 +229,9 @@ def test_qemu_killed_while_it_starts(way: Way) -> None:
     """HOST-11, OPS-03: the caller hears the node's own reason, and the order can be repeated."""
     way.other.refuse = "memory_not_free"
     codes: list[str] = []
-    for delay, key in zip(EARLY_KILLS, KEYS, strict=False):
-        vm = vm_id(OWNER, key)
-        with ThreadPoolExecutor() as workers:
-            asked = workers.submit(way.controller.create, key)
-            pid = wait_for("QEMU", partial(way.qemu, vm))
-            time.sleep(delay)
-            end_process(pid)
-            answer = asked.result(60)
+    # Again and again, for libvirt may be done with it before the kill.
+    for delay in EARLY_KILLS * TRIES:
+        vm, answer = killed_early(way, key := next(KEYS), delay)
         if answer.is_success:
             # It ran already, or was asked for again.
             assert way.show(vm)["state"] in ("running", "stopped")
@@ -246,16 +242,30 @@ def test_qemu_killed_while_it_starts(way: Way) -> None:
             assert (record["outcome"], record["code"]) == ("failed", codes[-1])
             assert way.controller.create(key).json()["vm"]["state"] == "running"
         way.destroy(vm)
+        if codes and delay == EARLY_KILLS[-1]:
+            break
     assert codes and set(codes) <= {"libvirt_failed", "vm_not_running"}
     way.other.refuse = ""
-    vm = vm_id(OWNER, key := next(KEYS))
+    for _ in range(TRIES):
+        vm, answer = killed_early(way, next(KEYS), 0)
+        elsewhere = answer.json().get("node") == "other"
+        if elsewhere:
+            assert answer.status_code == 201 and way.node.nothing_is_left()
+        way.destroy(vm)
+        if elsewhere:
+            break
+    assert elsewhere, answer.text
+
+
+def killed_early(way: Way, key: str, delay: float) -> tuple[str, httpx.Response]:
+    """Order a VM and kill its QEMU so many seconds after it is seen: its id, and the answer."""
+    vm = vm_id(OWNER, key)
     with ThreadPoolExecutor() as workers:
         asked = workers.submit(way.controller.create, key)
-        end_process(wait_for("QEMU", lambda: way.qemu(vm)))
-        answer = asked.result(60)
-    assert (answer.status_code, answer.json()["node"]) == (201, "other"), answer.text
-    assert way.node.nothing_is_left()
-    way.destroy(vm)
+        pid = wait_for("QEMU", partial(way.qemu, vm))
+        time.sleep(delay)
+        end_process(pid)
+        return vm, asked.result(60)
 
 
 @pytest.mark.fault(
