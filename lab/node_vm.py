@@ -25,8 +25,8 @@ CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {MACHINE}"
 QMP_SECONDS = 10
 CPUS = 2
 # What systemd does for a machine that was started with one processor (lab/initrd.py).
-SWITCHES = (f"/sys/devices/system/cpu/cpu{number}/online" for number in range(1, CPUS))
-ALL_PROCESSORS = {"tmpfiles.extra": "".join(f"w {switch} - - - - 1\n" for switch in SWITCHES)}
+SWITCH = "w /sys/devices/system/cpu/cpu{}/online - - - - 1\n"
+ALL_PROCESSORS = {"tmpfiles.extra": "".join(map(SWITCH.format, range(1, CPUS)))}
 # 7.2 loses the kernel in kmalloc with more than one processor; 10.0 was found sound.
 SOUND_QEMU = 10
 
