@@ -231,7 +231,10 @@ def test_what_does_not_move_is_refused_before_it_is_stopped(pool: Site) -> None:
     there.agent.spawn(name="wide", vcpus=8, state="stopped")
     full = pool.refused(vm, there.name)
     assert (full["code"], full["wanted"], full["free"]) == ("vcpus_exhausted", 1, 0), full
-    assert pool.refused("wide", source.name)["code"] == "vm_declared"
+    # The controller hears with a heartbeat that there is one.
+    wait_for(
+        "word of it", lambda: pool.refused("wide", source.name)["code"] == "vm_declared", seconds=30
+    )
     there.agent.do("destroy", vm="wide")
     image = there.node.paths.image("tiny")
     image.rename(image.with_name("gone"))
