@@ -221,7 +221,9 @@ class Node:
             return figures(wait_for(f"vm {vm} to be ready", find)[-1])
         except AssertionError as late:
             late.add_note(f"the end of its console: {self.serial(vm)[-2000:]}")
-            late.add_note(f"its processors: {self.processors(vm)}")
+            # Of a QEMU that has ended, its own last words are in the error and must stay there.
+            if self.paths.pid_file(vm).exists():
+                late.add_note(f"its processors: {self.processors(vm)}")
             raise
 
     def processors(self, vm: str) -> str:
