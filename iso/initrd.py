@@ -114,6 +114,11 @@ class Kernel:
         """What firmware or a boot loader starts."""
         return self.root / "boot" / f"vmlinuz-{self.version}"
 
+    @property
+    def initrd(self) -> Path:
+        """The initial RAM disk that Debian's programs start it with from a disk."""
+        return self.root / "boot" / f"initrd.img-{self.version}"
+
 
 def kernel_of(root: Path) -> Kernel:
     """The one kernel of a root.

@@ -15,7 +15,7 @@ from iso.lock import Lock
 
 HERE = Path(__file__).parent
 # Raise it when another tree is made of the same inputs.
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Recipe:
         tree: folder whose files are laid over the root at the end.
         disabled: patterns of units that Debian enables and this root does not.
         python: lays in the packages that ppn needs on this Python; None for a root without ppn.
+        initrd: whether it has the initial RAM disk of a system that starts from a disk of its own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Recipe:
     tree: Path | None = None
     disabled: tuple[str, ...] = ()
     python: str | None = None
+    initrd: bool = False
 
     def digest(self, lock: Lock) -> str:
         """A short hash of everything that shapes the result.
@@ -42,7 +44,7 @@ class Recipe:
         Args:
             lock: has the packages, by hash.
         """
-        parts = [str(RECIPE_VERSION), SUITE, self.name, str(lock.epoch)]
+        parts = [str(RECIPE_VERSION), SUITE, self.name, str(lock.epoch), str(self.initrd)]
         parts += [*self.packages, "", *self.disabled, ""]
         parts += [one.sha256 for one in lock.of(self.name)]
         if self.python is not None:

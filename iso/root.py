@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 
 from deploys.wheelhouse import dependencies_layer
 from iso.cache import Cache
+from iso.enter import run_in
 from iso.fetch import lay_wheels
+from iso.initrd import kernel_of
 from iso.lock import Lock
 from iso.recipe import HERE, Recipe, files_below, read_packages
 from iso.software import put_dependencies
@@ -21,6 +23,7 @@ from iso.trees import building, ensure, finish, is_built, place
 from iso.wheels import PYTHON
 
 LAB = HERE.parent / "lab"
+INITRD_SECONDS = 600
 # Born on each machine, or copied in from the machine that builds.
 NEVER_IN_AN_IMAGE = (
     "etc/hostname",
@@ -53,6 +56,7 @@ def node_recipe() -> Recipe:
             "systemd-resolved*",
         ),
         python=PYTHON,
+        initrd=True,
     )
 
 
@@ -105,22 +109,25 @@ def root_of(recipe: Recipe, lock: Lock, cache: Cache, *, offline: bool = False) 
             if not is_built(folder):
                 if recipe.python is not None:
                     lay_wheels(lock, cache, Path(name), offline=offline)
-                work = partial(customise, recipe=recipe, wheels=Path(name))
+                work = partial(customise, recipe=recipe, epoch=lock.epoch, wheels=Path(name))
                 finish(recipe, packages, folder, work)
     return folder / "root"
 
 
-def customise(root: Path, recipe: Recipe, wheels: Path | None = None) -> None:
+def customise(root: Path, recipe: Recipe, epoch: int, wheels: Path | None = None) -> None:
     """Turn a fresh root into an image: no identity, no caches, our files laid over it.
 
     Args:
         root: the root file system.
         recipe: whose files and units.
+        epoch: in seconds since 1970, the time that is given to what is packed in it.
         wheels: a folder with the locked wheels, for a root with ppn.
 
     Raises:
         OSError: the root cannot be changed.
-        CommandFailed: a package ppn needs cannot be had, or not be laid in.
+        CommandFailed: a package ppn needs cannot be had, or not be laid in; or it has no initial
+            RAM disk.
+        IsoError: the root has no kernel, or several.
     """
     if recipe.python is not None:
         put_dependencies(root, dependencies_layer(recipe.python, wheels))
@@ -137,6 +144,26 @@ def customise(root: Path, recipe: Recipe, wheels: Path | None = None) -> None:
         (root / mark).touch()
     # Empty, not absent: systemd then makes an id at boot without asking first-boot questions.
     (root / "etc/machine-id").write_bytes(b"")
+    if recipe.initrd:
+        kernel_of(root).initrd.write_bytes(debian_initrd(root, epoch))
+
+
+def debian_initrd(root: Path, epoch: int) -> bytes:
+    """A root's own initial RAM disk, made by Debian's program, as updates will do on a node.
+
+    Args:
+        root: the root file system, with the settings for it.
+        epoch: in seconds since 1970, the time of every file in it.
+
+    Raises:
+        IsoError: the root has no kernel, or several.
+        CommandFailed: it could not be made.
+    """
+    with TemporaryDirectory(prefix="ppn-initrd-") as name:
+        argv = ["mkinitramfs", "-o", "/mnt/made/initrd", kernel_of(root).version]
+        env = {"SOURCE_DATE_EPOCH": str(epoch)}
+        run_in(root, argv, timeout=INITRD_SECONDS, binds={Path(name): "/mnt/made"}, env=env)
+        return (Path(name) / "initrd").read_bytes()
 
 
 def lay_over(root: Path, tree: Path | None) -> None:

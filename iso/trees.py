@@ -194,7 +194,7 @@ def install(
     Raises:
         CommandFailed: it failed; with the log's last lines.
     """
-    # Our own initial RAM disks are small; Debian's is made where the system is installed.
+    # The initial RAM disk is made at the end, with our settings for it (iso/root.py).
     env = {"INITRD": "No", "SOURCE_DATE_EPOCH": str(epoch), "PYTHONHASHSEED": "0"}
     if tools is None:
         command = mmdebstrap(partial, packages)

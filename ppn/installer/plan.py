@@ -148,7 +148,6 @@ def installation(
         Step("Mount them", tuple(map(Run, mounts(mark, folders)))),
         Step("Copy the system", (CopyTree(root, folders.target),)),
         Step("Write this node's settings", settle_in(files, folders.target)),
-        Step("Make the start-up file system", (Run(initrd(kernel, folders), HALF_HOUR),)),
         Step(
             "Add the kernel to the boot menu", (Run(kernel_install(kernel, folders), 5 * MINUTE),)
         ),
@@ -233,11 +232,6 @@ def settle_in(files: Mapping[str, File], target: Path) -> tuple[Action, ...]:
         WriteFiles(target, {**files, f"{ESP}/loader/loader.conf": File(LOADER)}),
         Run(("systemd-machine-id-setup", f"--root={target}")),
     )
-
-
-def initrd(kernel: str, folders: Folders) -> tuple[str, ...]:
-    """The call that makes the new system's initial RAM disk, with Debian's own program."""
-    return ("chroot", str(folders.target), "update-initramfs", "-c", "-k", kernel)
 
 
 def kernel_install(kernel: str, folders: Folders) -> tuple[str, ...]:

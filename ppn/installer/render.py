@@ -22,11 +22,6 @@ USER_CA = "/etc/ssh/ppn_user_ca.pub"
 # Units of the first boot run only where it is.
 INSTALLED = "/etc/ppn/installed.env"
 UNITS = "/etc/systemd/system"
-# Found without a look at the machine, for a disk may move to another one.
-STORAGE_DRIVERS = (
-    "aacraid ahci ata_piix hpsa megaraid_sas mmc_block mpi3mr mpt3sas nvme sd_mod sdhci_pci"
-    " smartpqi uas usb_storage virtio_blk virtio_pci virtio_scsi vmd xhci_pci"
-)
 
 
 @dataclass(frozen=True)
@@ -79,10 +74,6 @@ def node_files(settings: NodeSettings, made: Mark) -> dict[str, File]:
         "/etc/kernel/cmdline": File(f"{command_line(made, node.kernel_options)}\n"),
         "/etc/kernel/entry-token": File("ppn\n"),
         "/etc/kernel/install.conf": File(f"layout=bls\nBOOT_ROOT={ESP_MOUNT}\n"),
-        "/etc/initramfs-tools/conf.d/ppn.conf": File(
-            "MODULES=dep\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\n"
-        ),
-        "/etc/initramfs-tools/modules": File("\n".join(STORAGE_DRIVERS.split()) + "\n"),
         "/etc/ssh/sshd_config.d/20-operator.conf": File(SSHD),
         USER_CA: File("".join(f"{key}\n" for key in settings.ssh_ca_keys)),
         INSTALLED: File(installed(settings, made)),

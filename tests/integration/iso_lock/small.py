@@ -42,9 +42,9 @@ def build(folder: Path, year: str) -> Path:
     if year:
         bend_time(year)
     tree = shuffled(node_recipe().tree, folder / "shuffled")
-    recipe = replace(node_recipe(), python=None, tree=tree)
+    recipe = replace(node_recipe(), python=None, initrd=False, tree=tree)
     trees.build(recipe, lock, cache, folder / "packages", tools=tools)
-    work = partial(customise, recipe=recipe)
+    work = partial(customise, recipe=recipe, epoch=lock.epoch)
     trees.finish(recipe, folder / "packages", folder / "small", work)
     return folder / "small" / "root"
 

@@ -65,7 +65,7 @@ def test_image_has_no_identity(tmp_path: Path) -> None:
     enabled = tmp_path / "etc/systemd/system/sockets.target.wants"
     enabled.mkdir(parents=True)
     (enabled / "libvirtd.socket").symlink_to("/usr/lib/systemd/system/libvirtd.socket")
-    customise(tmp_path, replace(node_recipe(), python=None))
+    customise(tmp_path, replace(node_recipe(), python=None, initrd=False), 0)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert not {"etc/ssh/ssh_host_rsa_key", "etc/hostname", "etc/resolv.conf"} & left
     assert (tmp_path / "etc/machine-id").read_bytes() == b""
