@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import socket
 import socketserver
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from ppn.pool.tls import TlsFiles
 from ppn.wire.frames import encode_frame, payload_length
 from tests.integration.proxy.parts import wait_for
 
+# Below those that the kernel gives to whoever connects or asks for any.
+PORTS = range(20_000, 32_000)
 # What is answered to a request; None for a line that is cut.
 Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 
@@ -161,10 +164,12 @@ def send(source: str, url: str, beat: dict[str, Any]) -> int:
 
 
 def free_port() -> int:
-    """A port that is free on loopback at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody uses at any address now, and that the kernel gives to nobody by itself."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 def succeeds(client: httpx.Client, method: str, path: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from ppn.pool.tls import TlsFiles
 from ppn.tenant.model import Amount
 from ppn.tenant.store import Store
 from ppn.wire.problems import problem_of
+from tests.integration.fleet.edges import free_port
 from tests.integration.proxy.parts import Authority, wait_for
 
 NODE = "node-with-a-name"
@@ -296,7 +296,7 @@ class TenantProxy:
             "name": "proxy",
             "address": self.address,
             "mesh_range": "10.8.0.0/24",
-            "port": self.port or free_port(self.address),
+            "port": self.port or free_port(),
             "controllers": list(self.controllers),
             "controller_port": self.controller_port,
             "nodes": ["127.0.0.1", "127.0.0.2"],
@@ -379,13 +379,6 @@ def context_of(authority: Authority) -> ssl.SSLContext:
     made = ssl.create_default_context(cafile=str(authority.certificate))
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     return made
-
-
-def free_port(address: str) -> int:
-    """A port that is free at an address at this moment."""
-    with socket.socket() as listener:
-        listener.bind((address, 0))
-        return int(listener.getsockname()[1])
 
 
 def provision(store: Store, name: str, ceiling: Amount = ROOMY) -> str:

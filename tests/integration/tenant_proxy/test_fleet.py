@@ -13,7 +13,8 @@ import pytest
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.identity import vm_id
 from ppn.tenant.fleet import Call, Fleet, FleetUnreachable, OutcomeOpen, surely_not_done
-from tests.integration.tenant_proxy.parts import ORDER, Recorder, free_port
+from tests.integration.fleet.edges import free_port
+from tests.integration.tenant_proxy.parts import ORDER, Recorder
 
 ORDERED = {**ORDER, "owner": "acme", "disk_gib": 1, "disks": []}
 OWN = IPv4Address("127.0.3.20")
@@ -58,7 +59,7 @@ def order(key: str = "k", seconds: float = 30.0) -> Call:
 @pytest.mark.fault("a controller is down", "the next one is asked, and asked first from then on")
 def test_one_that_is_down_is_passed_over(recorders: list[Recorder]) -> None:
     """FLEET-19: for the tenant nothing has happened."""
-    dead = f"http://127.0.3.23:{free_port('127.0.3.23')}"
+    dead = f"http://127.0.3.23:{free_port()}"
     made, shown = ask(
         [dead, *urls(recorders)],
         order(),
@@ -70,7 +71,7 @@ def test_one_that_is_down_is_passed_over(recorders: list[Recorder]) -> None:
 
 
 def test_nothing_was_done_when_none_is_up() -> None:
-    dead = [f"http://127.0.3.23:{free_port('127.0.3.23')}"] * 2
+    dead = [f"http://127.0.3.23:{free_port()}"] * 2
     (error,) = ask(dead, order())
     assert isinstance(error, FleetUnreachable) and surely_not_done(error)
 
