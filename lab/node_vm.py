@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from lab.initrd import MACHINE, disk_initrd
 from lab.network import TAP, hardware_address
 from lab.paths import LabPaths, NodePaths
 from lab.process import Process, spawn
+from lab.qmp import ask
 from lab.topology import LabNode
 from lab.wiring import inside
 from ppn.durable import write_atomic
@@ -209,14 +208,6 @@ def order(paths: NodePaths, verb: str) -> None:
         LabError: its control socket does not answer.
     """
     try:
-        with socket.socket(socket.AF_UNIX) as control:
-            control.settimeout(QMP_SECONDS)
-            control.connect(str(paths.qmp))
-            with control.makefile("rwb") as lines:
-                lines.readline()
-                for word in ("qmp_capabilities", verb):
-                    lines.write(json.dumps({"execute": word}).encode() + b"\n")
-                    lines.flush()
-                    lines.readline()
-    except OSError as error:
+        ask(paths.qmp, {"execute": verb}, seconds=QMP_SECONDS)
+    except (OSError, ValueError) as error:
         raise LabError(f"{paths.name} does not answer on {paths.qmp}: {error}") from error

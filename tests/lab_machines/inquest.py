@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import socket
-
 from lab.paths import NodePaths
 from lab.process import recorded
+from lab.qmp import ask
 from tests.lab_machines.installation import console
 
 QUESTIONS = ("info status", "info registers -a", "info lapic 0", "info lapic 1")
@@ -31,20 +29,13 @@ def last_words(paths: NodePaths) -> str:
 
 def answers(paths: NodePaths) -> str:
     """What QEMU says of its processors, or why it says nothing."""
+    asked = [
+        {"execute": "human-monitor-command", "arguments": {"command-line": question}}
+        for question in QUESTIONS
+    ]
     try:
-        with socket.socket(socket.AF_UNIX) as control:
-            control.settimeout(ANSWER_SECONDS)
-            control.connect(str(paths.qmp))
-            with control.makefile("rwb") as lines:
-                lines.readline()
-                lines.write(b'{"execute": "qmp_capabilities"}\n')
-                for question in QUESTIONS:
-                    words = {"command-line": question}
-                    asked = {"execute": "human-monitor-command", "arguments": words}
-                    lines.write(json.dumps(asked).encode() + b"\n")
-                lines.flush()
-                found = [json.loads(lines.readline()) for _ in ("", *QUESTIONS)]
+        found = ask(paths.qmp, *asked, seconds=ANSWER_SECONDS)
     except (OSError, ValueError) as error:
         return f"QEMU runs and does not answer: {error}"
-    said = "\n".join(str(answer.get("return", answer)) for answer in found[1:])
+    said = "\n".join(str(answer.get("return", answer)) for answer in found)
     return "\n".join(line for line in said.splitlines() if not line.startswith(CALCULATING))
