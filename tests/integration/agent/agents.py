@@ -17,6 +17,7 @@ from ppn.host.agent.client import ask, operation_of
 from ppn.wire.agent import Request, Ticket, Timeline
 from ppn.wire.heartbeat import Heartbeat
 from tests.integration.host.node import PPN, Node, spec_text, wait_for
+from tests.logged import logged
 
 NODE = "server"
 SPAWN_STEPS = ("admit", "reserve", "create_disk:root", "write_seed", "define", "start", "record")
@@ -176,8 +177,7 @@ class Agent:
 
     def logged(self, **fields: Any) -> list[dict[str, Any]]:
         """Its log lines with these fields."""
-        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-        return [line for line in lines if fields.items() <= line.items()]
+        return logged(self.node.root / "agent.log", **fields)
 
 
 def request(operation: str, session: str | None = None, **fields: Any) -> Request:

@@ -27,6 +27,7 @@ from ppn.pool.tls import TlsFiles
 from ppn.wire.problems import problem_of
 from tests.integration.fleet.edges import Door, Running, answering, context, free_port, send
 from tests.integration.proxy.parts import Authority, wait_for
+from tests.logged import logged
 
 HEARTBEAT_SECONDS = 0.5
 # Questions that a stand-in has no answer to.
@@ -268,8 +269,7 @@ class Controller(Running):
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """What it has logged of one event."""
-        lines = [line for line in self.log.read_text().splitlines() if line[:1] == "{"]
-        return [found for found in map(json.loads, lines) if found["event"] == event]
+        return logged(self.log, event=event)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ppn.wire.moving import MoveView
 from tests.integration.fleet.parts import Node, Pool, pool
 from tests.integration.host.node import PPN
 from tests.integration.proxy.parts import wait_for
+from tests.logged import logged
 from tests.unit.moving.test_policy import destination, source
 from tests.unit.moving.world import MOVE, VM
 
@@ -173,9 +174,7 @@ def test_what_was_said_is_written_down(
     assert (line["source_found"], line["node_found"]) == ("gone", "verified")
 
     def steps() -> list[dict[str, Any]]:
-        lines = (started.doors["b"].folder / "b.log").read_text().splitlines()
-        found = [json.loads(one) for one in lines if one.startswith("{")]
-        return [one for one in found if one.get("operation") == "move_step"]
+        return logged(started.doors["b"].folder / "b.log", operation="move_step")
 
     wait_for(lambda: bool(steps()), "the audit line")
     assert steps()[-1]["correlation_id"] == line["correlation_id"]

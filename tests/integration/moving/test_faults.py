@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ from ppn.run import CommandFailed, run
 from tests.integration.host.node import wait_for
 from tests.integration.moving.parts import LIMITS, Machine, Site
 from tests.integration.moving.test_move import KEEP, says, sidecar_of
+from tests.logged import logged
 
 # Each round kills another part at another stage; thirty of them meet every pair.
 ROUNDS = int(os.environ.get("PPN_MOVES", "2"))
@@ -108,9 +108,7 @@ def test_a_cut_between_the_nodes(pool: Site) -> None:
 
 def _pieces(machine: Machine, vm: str) -> int:
     """How many pieces of a VM its proxy has let in."""
-    lines = (machine.node.root / "proxy.log").read_text().splitlines()
-    found = [json.loads(line) for line in lines if line.startswith("{")]
-    own = [one for one in found if (one.get("operation"), one.get("vm")) == ("deliver", vm)]
+    own = logged(machine.node.root / "proxy.log", operation="deliver", vm=vm)
     return sum(int(one.get("more", 1)) for one in own)
 
 

@@ -30,6 +30,7 @@ from ppn.pool.certificates import Subject
 from ppn.pool.tls import TlsFiles, client_context
 from ppn.run import run
 from ppn.wire.frames import encode_frame
+from tests.logged import logged
 
 NODE = "server"
 SESSION = "5" * 32
@@ -219,10 +220,9 @@ class Proxy:
         self.port = int(self.lines("started")[-1]["port"])
         return process
 
-    def lines(self, event: str = "") -> list[dict[str, Any]]:
-        """What it has logged, or the lines of one event."""
-        found = [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
-        return [line for line in found if event in ("", line["event"])]
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """What it has logged of one event."""
+        return logged(self.log, event=event)
 
     def client(self, files: TlsFiles, **options: Any) -> httpx.Client:
         """An HTTP client with a certificate."""

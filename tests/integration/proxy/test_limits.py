@@ -21,6 +21,7 @@ from tests.integration.proxy.parts import (
     proxy_with_agent,
     wait_for,
 )
+from tests.logged import logged
 
 HEAD = f"POST /v1/vms HTTP/1.1\r\nHost: n\r\nPpn-Ticket: {json.dumps(TICKET)}\r\n"
 
@@ -181,4 +182,4 @@ def test_stopping_ends_with_the_requests_under_way(tmp_path: Path) -> None:
         with proxy.client(files) as http:
             assert http.get("/v1/vms").status_code == 200
             assert proxy.end() == 0
-        assert proxy.lines()[-1]["event"] == "stopped"
+        assert logged(proxy.log)[-1]["event"] == "stopped"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from ppn.fleet.reconciliation.settings import ReconcileSettings
 from ppn.fleet.reconciliation.store import Store
 from tests.integration.proxy.parts import Authority
 from tests.integration.reconciliation.receivers import Mailbox, Told, mail_server, webhook
+from tests.logged import logged
 
 GHOST = Finding("ghost_record", "vm-web", "", "no node has it", "destroy it")
 GONE = Finding("qemu_gone", "web", "server", "it ended\nby itself\x1b[2J", "start it")
@@ -87,8 +87,7 @@ def a_file(path: Path) -> dict[str, Any]:
 
 def lines(path: Path) -> list[tuple[str, str]]:
     """Event and class of each line of a file."""
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(one["event"], one.get("code", "")) for one in found]
+    return [(one["event"], one.get("code", "")) for one in logged(path)]
 
 
 def test_each_sink_is_told_once_and_once_that_it_is_over(

@@ -31,6 +31,7 @@ from ppn.tenant.store import Store
 from ppn.wire.problems import problem_of
 from tests.integration.fleet.edges import free_port
 from tests.integration.proxy.parts import Authority, wait_for
+from tests.logged import logged
 
 NODE = "node-with-a-name"
 ORDER = {"image": "tiny", "vcpus": 2, "memory_mib": 256}
@@ -348,10 +349,7 @@ class TenantProxy:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """What it has logged of one event."""
-        if not self.log.exists():
-            return []
-        lines = [line for line in self.log.read_text().splitlines() if line[:1] == "{"]
-        return [found for found in map(json.loads, lines) if found["event"] == event]
+        return logged(self.log, event=event)
 
     def client(self, token: str = "", *, source: str = "127.0.0.1") -> httpx.Client:
         """An HTTP client with a token, at an address."""
