@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -337,9 +336,7 @@ def test_started_without_what_it_needs(stopped: Agent) -> None:
     ):
         if settings_file is not None:
             stopped.node.paths.agent_settings.write_text(settings_file)
-        began = time.monotonic()
         done = run(
             [PPN, "host", "agent"], timeout=60, accept=(1, 5), env=dict(stopped.node.environment)
         )
         assert word in done.stderr and "deploy" in done.stderr
-        assert time.monotonic() - began < 30

@@ -18,9 +18,9 @@ from lab.image import node_image
 
 BEAT = re.compile(
     r"ppn-guest beat boot_id=[0-9a-f-]{36} n=(\d+) mem_total_kib=(\d+) mem_free_kib=(\d+)"
-    r" disks=(\S*)"
+    r" disks=(\S*)\r?\n"
 )
-READY = re.compile(r"ppn-guest ready boot_id=[0-9a-f-]{36} cpus=(\d+)")
+READY = re.compile(r"ppn-guest ready boot_id=[0-9a-f-]{36} cpus=(\d+) ")
 PATIENCE_S = 120
 
 

@@ -16,7 +16,7 @@ from tests.integration.moving.parts import NODES, Machine, Site
 KEEP = {"disks": [{"name": "keep", "size_gib": 1}]}
 # What the base of the image `based` holds.
 BASE = {"5a"}
-SAYS = re.compile(r"^ppn-guest data (.*?)\r?$", re.MULTILINE)
+SAYS = re.compile(r"^ppn-guest data (.*?)\r?\n", re.MULTILINE)
 
 
 def says(machine: Machine, vm: str, after: int = 0) -> dict[str, str]:
