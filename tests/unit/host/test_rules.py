@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.host.lease import Lease, OpenPort
 from ppn.host.model import NodeNetwork
 from ppn.host.network import Guest, interface_of
 from ppn.host.rules import no_rules, ruleset
+from tests.examples import examples
 from tests.unit.host.test_network import make_network
 
 TWO = (
@@ -150,7 +151,7 @@ def test_internet_is_public_addresses_and_nothing_else() -> None:
         unique_by=lambda guest: guest.interface.tap,
     )
 )
-@settings(max_examples=10, deadline=None)
+@examples(0.1)
 def test_nft_accepts_the_rules_of_any_guests(guests: list[Guest]) -> None:
     hosts = [(port.protocol, port.host) for one in guests for port in one.lease.ports]
     # Two leases never share a host port; nft would refuse that.

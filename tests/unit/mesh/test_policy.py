@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ppn.mesh import policy, wire
 from ppn.mesh.policy import TIMING, Link, Phase, Probe
+from tests.examples import examples
 from tests.unit.mesh.simulation import Network, Simulation
 
 delays = st.floats(0.0, 0.2)
@@ -45,7 +46,7 @@ def test_a_good_path_is_taken_and_the_ends_disagree_for_one_delay(delay: float) 
 
 
 @given(delays, seeds)
-@settings(max_examples=40, derandomize=True)
+@settings(examples(0.4), derandomize=True)
 def test_no_flap_under_a_tenth_of_random_loss(delay: float, seed: int) -> None:
     """MESH-06: hysteresis; two minutes at 10 % loss each way, and the path never changes."""
     run = Simulation(perfect(delay), seed)
@@ -57,7 +58,7 @@ def test_no_flap_under_a_tenth_of_random_loss(delay: float, seed: int) -> None:
 
 
 @given(delays, seeds)
-@settings(max_examples=40, derandomize=True)
+@settings(examples(0.4), derandomize=True)
 def test_a_lossy_path_is_still_found(delay: float, seed: int) -> None:
     run = Simulation(lossy(0.15, delay), seed)
     run.run(60)
@@ -100,7 +101,7 @@ def test_one_direction_alone_is_never_used(works_from: int, delay: float) -> Non
         max_size=8,
     ),
 )
-@settings(max_examples=60)
+@examples(0.6)
 def test_any_network_cannot_keep_the_ends_apart(
     seed: int, weather: list[tuple[float, float, float, float, bool]]
 ) -> None:

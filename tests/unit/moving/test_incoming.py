@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.errors import PpnError, Refusal
@@ -14,6 +14,7 @@ from ppn.host.moving.copies import Copy, Manifest, copy_path
 from ppn.host.moving.incoming import Incoming
 from ppn.host.paths import VmPaths
 from ppn.wire.moving import MANIFEST
+from tests.examples import examples
 from tests.unit.moving.test_policy import source
 
 ROOT, KEEP = b"r" * 1000, b"k" * 300
@@ -60,7 +61,7 @@ def test_all_comes_and_takes_its_place(files: VmPaths) -> None:
         assert files.root_disk.read_bytes() == ROOT and files.disk("keep").read_bytes() == KEEP
 
 
-@settings(max_examples=50, deadline=None)
+@examples(0.5)
 @given(pieces=st.lists(st.tuples(st.integers(0, 1100), st.integers(1, 400)), max_size=12))
 def test_no_piece_leaves_a_hole(
     pieces: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.errors import PpnError, Refusal
@@ -20,6 +20,7 @@ from ppn.fleet.nodes import Call, NodeUnreachable
 from ppn.host.moving import policy
 from ppn.wire.fleet import EndOrder, LostMove, MoveReport
 from ppn.wire.moving import MoveView, Stage
+from tests.examples import examples
 from tests.unit.fleet.builders import report
 from tests.unit.moving.controller import INTENT, Moving, view
 from tests.unit.moving.test_safety import EVENTS, bring_to_its_end, happen
@@ -97,7 +98,7 @@ def lost_world(events: list[tuple[str, int]], which: int) -> World | None:
     return world if bring_to_its_end(world) is Next.LOST else None
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(EVENTS, st.integers(0, 1), st.sampled_from(KEEPS))
 def test_an_operator_ends_it_and_one_node_at_most_runs_it(
     events: list[tuple[str, int]], which: int, keep: Keep

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ppn.fleet.moving.drive import LAST
 from ppn.fleet.moving.policy import Next, Will
+from tests.examples import examples
 from tests.unit.host.builders import UUID
 from tests.unit.moving.world import PARTS, SPEC, World, new_world
 
@@ -86,7 +87,7 @@ def bring_to_its_end(world: World) -> Next:
     raise AssertionError(f"no end: {world.here} {world.there}")
 
 
-@settings(max_examples=150, deadline=None)
+@examples(1.5)
 @given(EVENTS, WILLS, WILLS)
 def test_one_node_can_run_it_whatever_happens(
     events: list[tuple[str, int]], first: Will, second: Will
