@@ -22,11 +22,11 @@ from ppn.fleet.index import Index
 from ppn.fleet.model import Demand, NodeView
 from ppn.fleet.node import Held, Node, Reservation
 from ppn.fleet.policy import Choice, no_capacity, place
+from ppn.fleet.settings import STALE_SECONDS
 from ppn.wire.heartbeat import IN_TRANSIT, Heartbeat, VmReport
 from ppn.wire.problems import NodeRefusal
 
 INTERVAL_SECONDS = 10.0
-STALE_SECONDS = 30.0
 # A heartbeat is not on its way for longer than this: agents give up sending one before.
 SETTLE_SECONDS = 10.0
 

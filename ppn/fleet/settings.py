@@ -8,12 +8,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ppn.fleet.registry import STALE_SECONDS
 from ppn.pool.tls import NODE_CERTIFICATE, NODE_TRUST
 
 PATH = "/etc/ppn/fleet.json"
 DEFAULT_PORT = 9203
 NODE_PROXY_PORT = 9204
+STALE_SECONDS = 30.0
 
 
 class KnownNode(BaseModel):

@@ -23,9 +23,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ppn.errors import PpnError
 from ppn.pool.keys import load_private
+from ppn.pool.tls import NODE_PREFIX, ROLE_PREFIX
 
-NODE_PREFIX = "ppn:node:"
-ROLE_PREFIX = "ppn:role:"
 AUTHORITY_DAYS = 3650
 LIFETIME = timedelta(days=397)
 # Clocks of a pool may differ by less than this.

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ppn.errors import PpnError
-from ppn.pool.certificates import NODE_PREFIX, ROLE_PREFIX
 
+# What a certificate of the pool says of whom it is for.
+NODE_PREFIX, ROLE_PREFIX = "ppn:node:", "ppn:role:"
 # Where every node has them, whichever services it runs.
 NODE_STEM = "/etc/ppn/tls/node"
 NODE_KEY, NODE_CERTIFICATE = f"{NODE_STEM}.key", f"{NODE_STEM}.crt"

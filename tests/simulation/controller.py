@@ -12,7 +12,8 @@ from ipaddress import IPv4Address
 from ppn.errors import Refusal
 from ppn.fleet.model import MARGIN_MIB, Demand, NodeView
 from ppn.fleet.node import Reservation
-from ppn.fleet.registry import SETTLE_SECONDS, STALE_SECONDS, Registry
+from ppn.fleet.registry import SETTLE_SECONDS, Registry
+from ppn.fleet.settings import STALE_SECONDS
 from ppn.wire.heartbeat import Heartbeat
 from ppn.wire.problems import NoCapacity, NodeRefusal
 

@@ -15,7 +15,8 @@ from random import Random
 
 from ppn.fleet.model import MARGIN_MIB, Demand
 from ppn.fleet.node import Reservation
-from ppn.fleet.registry import SETTLE_SECONDS, STALE_SECONDS
+from ppn.fleet.registry import SETTLE_SECONDS
+from ppn.fleet.settings import STALE_SECONDS
 from ppn.wire.heartbeat import Heartbeat
 from tests.simulation.agent import BUFFER_MIB, Agent
 from tests.simulation.controller import CALL_SECONDS, Controller

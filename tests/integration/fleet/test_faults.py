@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 import pytest
 
-from ppn.fleet.registry import STALE_SECONDS
+from ppn.fleet.settings import STALE_SECONDS
 from tests.integration.fleet.edges import succeeds
 from tests.integration.fleet.parts import ORDER, Controller, Node, Pool, pool
 from tests.integration.proxy.parts import wait_for

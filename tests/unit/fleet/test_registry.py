@@ -7,8 +7,9 @@ from ipaddress import IPv4Address
 import pytest
 
 from ppn.errors import Refusal
-from ppn.fleet.registry import INTERVAL_SECONDS, STALE_SECONDS, Registry
+from ppn.fleet.registry import INTERVAL_SECONDS, Registry
 from ppn.fleet.reports import fleet_report, node_report, node_reports, pool_alerts
+from ppn.fleet.settings import STALE_SECONDS
 from ppn.wire.heartbeat import Alert
 from ppn.wire.problems import NoCapacity
 from tests.unit.fleet.builders import demand, heartbeat, report
