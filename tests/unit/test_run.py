@@ -28,7 +28,7 @@ def test_a_program_that_nobody_wants_any_more_is_killed(tmp_path: Path) -> None:
             raise CalledBack("no more")
 
     with pytest.raises(CalledBack):
-        run(["sh", "-c", 'echo $$ > "$0"; exec sleep 600', file], timeout=120, check=check)
+        run(["sh", "-c", 'echo $$ > "$0"; exec sleep 600', file], timeout=30, check=check)
     assert gone(file)
 
 

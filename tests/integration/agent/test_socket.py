@@ -337,6 +337,6 @@ def test_started_without_what_it_needs(stopped: Agent) -> None:
         if settings_file is not None:
             stopped.node.paths.agent_settings.write_text(settings_file)
         done = run(
-            [PPN, "host", "agent"], timeout=60, accept=(1, 5), env=dict(stopped.node.environment)
+            [PPN, "host", "agent"], timeout=30, accept=(1, 5), env=dict(stopped.node.environment)
         )
         assert word in done.stderr and "deploy" in done.stderr

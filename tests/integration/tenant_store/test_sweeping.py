@@ -339,7 +339,9 @@ def test_a_silent_controller_is_waited_for_once(
         store.reserve("acme", f"vm-{number}", SMALL, lease_seconds=LEASE_SECONDS, now=NOW)
     fleets[0].put("vm-7", "acme", SMALL)
     with socket.create_server(("127.0.0.1", 0), backlog=512) as mute:
-        left = swept(store, urls[0], f"http://127.0.0.1:{mute.getsockname()[1]}")
+        silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        sweep = sweeper_of(store, urls[0], silent).sweep()
+        left = asyncio.run(asyncio.wait_for(sweep, timeout=20))
         assert 0 < waiting(mute) <= AT_ONCE
     assert left == 100
     assert store.allocation("acme", "vm-7").state == "settled"
