@@ -36,9 +36,7 @@ def test_a_vm_answers_at_its_nodes_mesh_address(pool: LabPool) -> None:
     """IP-02: from the relay, with no operator command between its declaration and now."""
     vm = pool.vms("server")["web"]
     (port,) = vm["lease"]["ports"]
-    said = eventually(
-        lambda: fetch(pool, "relay", MESH["server"], port["host"]), "web answers", seconds=180
-    )
+    said = eventually(lambda: fetch(pool, "relay", MESH["server"], port["host"]), "web answers")
     boots = [line for line in pool.serial("server", "web") if "ppn-guest ready" in line]
     assert boots[-1].split("boot_id=")[1].split()[0] in said
     for node in ("laptop", "server"):
@@ -71,7 +69,7 @@ def test_a_vm_opens_nothing_to_the_mesh_or_its_node(pool: LabPool) -> None:
         lines = "\n".join(pool.serial("laptop", "probe"))
         return all(one in lines for one in tries)
 
-    eventually(tried, "the guest has tried all three", seconds=180)
+    eventually(tried, "the guest has tried all three")
     assert "answer=yes" not in "\n".join(pool.serial("laptop", "probe"))
     removed = spec.format(state="absent")
     pool.run("laptop", f"echo '{removed}' | ppn host apply")

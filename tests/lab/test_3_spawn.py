@@ -84,7 +84,7 @@ def api(pool: LabPool) -> Iterator[Api]:
     eventually(one.live, "every hypervisor is heard")
     yield one
     # A test that failed in the midst of a fault leaves nothing to the tests that follow either.
-    eventually(one.live, "every hypervisor is heard again", 90)
+    eventually(one.live, "every hypervisor is heard again")
     for placed in one.get("/vms?owner=acme"):
         assert one.ask("DELETE", f"/vms/{placed['vm']['id']}")[0] == 200
 
@@ -136,7 +136,7 @@ def test_a_vm_over_http_from_order_to_removal(pool: LabPool, api: Api) -> None:
     assert api.ask("POST", "/vms", ORDER, "lab-1")[::2] == (200, api.get(f"/vms/{vm}"))
     (port,) = made["vm"]["ports"]
     reach = partial(fetch, pool, "relay", HYPERVISORS[node], port["host"])
-    assert "ppn-guest" in eventually(reach, "the guest answers at its node", seconds=180)
+    assert "ppn-guest" in eventually(reach, "the guest answers at its node")
     other = Api(pool, "server")
     eventually(lambda: other.ask("GET", f"/vms/{vm}")[0] == 200, "the other controller knows it")
     pid = pool.vms(node)[vm]["pid"]
@@ -218,7 +218,7 @@ def test_a_node_that_is_cut_off_is_no_candidate(pool: LabPool, api: Api) -> None
         pool.lab("cut", "site-b", port)
     healed = time.monotonic() + 61
     try:
-        eventually(lambda: api.get("/nodes/laptop")["stale"], "the laptop is stale", 90)
+        eventually(lambda: api.get("/nodes/laptop")["stale"], "the laptop is stale")
         status, _, refused = api.ask("POST", "/vms", ORDER)
         assert (status, {one["code"] for one in refused["nodes"]}) == (
             409,
@@ -230,7 +230,7 @@ def test_a_node_that_is_cut_off_is_no_candidate(pool: LabPool, api: Api) -> None
     finally:
         for port in ("relay", "site-a"):
             pool.lab("heal", "site-b", port)
-    eventually(lambda: not api.get("/nodes/laptop")["stale"], "the laptop is heard again", 90)
+    eventually(lambda: not api.get("/nodes/laptop")["stale"], "the laptop is heard again")
     placed = api.get(f"/vms/{vm}")
     assert (placed["stale"], placed["vm"]["state"]) == (False, "running")
 

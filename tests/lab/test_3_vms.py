@@ -26,7 +26,7 @@ def test_declared_vms_run(pool: LabPool, node: str) -> None:
 @pytest.mark.parametrize("node", VMS)
 def test_guests_run_their_code(pool: LabPool, node: str) -> None:
     for name in VMS[node]:
-        eventually(partial(is_ready, pool, node, name), f"guest {name} of {node}", seconds=180)
+        eventually(partial(is_ready, pool, node, name), f"guest {name} of {node}")
 
 
 def is_ready(pool: LabPool, node: str, vm: str) -> bool:

@@ -39,7 +39,7 @@ def said(pool: LabPool, node: str, vm: str, boots: int) -> tuple[str, str]:
         found = SAYS.findall("\n".join(pool.serial(node, vm)))
         return (found[-1][0], found[-1][2]) if found and int(found[-1][1]) == boots else None
 
-    answer: tuple[str, str] = eventually(look, f"guest {vm} of {node}", seconds=240)
+    answer: tuple[str, str] = eventually(look, f"guest {vm} of {node}")
     return answer
 
 
@@ -53,7 +53,7 @@ def test_a_vm_moves_from_the_server_to_the_laptop(pool: LabPool, api: Api) -> No
     assert check == "new"
     # On a terminal, which `script` is one of, it shows how far it is.
     words = quote(f"ppn vm move {vm} laptop")
-    shown = pool.run("relay", f"TERM=xterm COLUMNS=120 script -qec {words} /dev/null")
+    shown = pool.run("relay", f"TERM=xterm COLUMNS=120 script -qec {words} /dev/null", 1200)
     assert f"{vm} is on laptop now: running" in shown, shown
     assert len({word for word in WORDS.values() if word in shown}) >= 2, shown
     after = pool.vms("laptop")[vm]
@@ -61,7 +61,7 @@ def test_a_vm_moves_from_the_server_to_the_laptop(pool: LabPool, api: Api) -> No
     assert said(pool, "laptop", vm, boots=2) == (who, "ok")
     (port,) = api.get(f"/vms/{vm}")["vm"]["ports"]
     reach = partial(fetch, pool, "relay", HYPERVISORS["laptop"], port["host"])
-    assert "ppn-guest" in eventually(reach, "the guest answers at the laptop", seconds=180)
+    assert "ppn-guest" in eventually(reach, "the guest answers at the laptop")
     left = nothing_is_left(pool, "server", vm, before["lease"]["address"]).splitlines()
     # How it went stays readable there too.
     assert all(path.startswith("/var/lib/ppn/timelines/") for path in left), left

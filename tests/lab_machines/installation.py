@@ -11,11 +11,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.node_installed import plain
+from lab.node_installed import INSTALL_SECONDS, plain
 from tests.lab.pool import CHECKOUT, LabPool
 
 INSTALLED = "server"
-CUT_SECONDS = 1200
 STEP = re.compile(r"ppn-installer: \[ *(\d+)/(\d+)\] (.*)")
 COPIED = re.compile(r"ppn-installer: copied (\d+) %")
 # It takes longest, so more of the cuts fall into it.
@@ -43,7 +42,7 @@ def cut_short(pool: LabPool, up: list[str], point: float) -> str:
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=quiet, stderr=quiet)
     try:
-        end = time.monotonic() + CUT_SECONDS
+        end = time.monotonic() + INSTALL_SECONDS
         while progress(said := console(paths.install_log)) < point:
             assert process.poll() is None, f"the installation has ended before the cut:\n{said}"
             assert time.monotonic() < end, f"the installation is too slow:\n{said}"

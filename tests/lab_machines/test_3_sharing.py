@@ -95,7 +95,7 @@ def ensure_held(pool: LabPool, *vms: str) -> None:
     for vm in vms:
         if pool.run(SERVER, f"virsh domstate {vm}").strip() != "running":
             pool.run("relay", f"ppn vm start {vm}")
-            eventually(partial(is_ready, pool, SERVER, vm), vm, seconds=300)
+            eventually(partial(is_ready, pool, SERVER, vm), vm)
         hold(pool, [vm], HELD)
 
 
@@ -168,7 +168,7 @@ def test_changes_are_live(pool: LabPool, tmp_path: Path) -> None:
     eventually(lambda: pool.run(SERVER, f"cat {file}").strip() == "1", "weight 1 again")
     with burning(pool, "light"):
         for mib in (112, 160):
-            eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB", seconds=300)
+            eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
     assert (pid(pool, "light"), boot_ids(pool)) == (before, boots)
 
 

@@ -28,20 +28,20 @@ def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
     host_key, boot_id = pool.run(SERVER, HOST_KEY), pool.run(SERVER, BOOT_ID)
     record = pool.paths.node(SERVER).process
     pool.node(SERVER).run("systemctl reboot")
-    eventually(lambda: recorded(record) is None, "the server is down", seconds=180)
+    eventually(lambda: recorded(record) is None, "the server is down")
     pool.lab("up")
     assert pool.run(SERVER, HOST_KEY) == host_key
     assert pool.run(SERVER, BOOT_ID) != boot_id
     # The cheaper question first: an emulated node takes seconds to tell its whole state.
     started = "virsh domstate light | grep -qx running && echo yes || true"
-    eventually(lambda: pool.run(SERVER, started), "the VM that ran is started", seconds=300)
+    eventually(lambda: pool.run(SERVER, started), "the VM that ran is started")
 
     def run_again() -> dict[str, Any] | None:
         vms = pool.vms(SERVER)
         light = vms.get("light", {})
         return vms if (light.get("state"), light.get("phase")) == ("running", "ready") else None
 
-    after: dict[str, Any] = eventually(run_again, "the VM that ran runs again", seconds=300)
+    after: dict[str, Any] = eventually(run_again, "the VM that ran runs again")
     assert after["heavy"]["state"] == "stopped"
     assert {name: vm["uuid"] for name, vm in after.items()} == {
         name: vm["uuid"] for name, vm in before.items()
