@@ -15,7 +15,7 @@ from contextlib import suppress
 import pytest
 
 from lab.medium import throwaway_medium
-from lab.process import recorded
+from lab.process import recorded, send
 from tests.lab.pool import LabPool, Run, Unreachable, eventually, inventory_with
 from tests.lab_machines.inquest import last_words
 from tests.lab_machines.installation import INSTALLED, Installation, console, cut_short
@@ -115,7 +115,7 @@ def revived(pool: LabPool) -> bool:
     paths = pool.paths.node(INSTALLED)
     print(f"the machine is started anew, its last words were:\n{last_words(paths)}")
     if process := recorded(paths.process):
-        os.kill(process.pid, signal.SIGKILL)
+        send(process, signal.SIGKILL)
     eventually(lambda: recorded(paths.process) is None, "the machine is off")
     pool.lab("up")
     return True
