@@ -25,11 +25,13 @@ SAYS = re.compile(r"ppn-guest data machine_id=(\S+) boots=(\d+) check=(new|ok|ba
 @pytest.fixture
 def room(pool: LabPool, api: Api) -> Iterator[None]:
     """Room for one VM on the server; what made way is declared again at the end."""
-    pool.run("server", f"echo {quote(json.dumps(AWAY))} | ppn host apply")
-    eventually(lambda: api.get("/nodes/server")["free_vcpus"] > 0, "the server has room")
-    yield
-    run = pool.pyinfra("-y", "--limit", "server")
-    assert run.returncode == 0, run.log
+    try:
+        pool.run("server", f"echo {quote(json.dumps(AWAY))} | ppn host apply")
+        eventually(lambda: api.get("/nodes/server")["free_vcpus"] > 0, "the server has room")
+        yield
+    finally:
+        run = pool.pyinfra("-y", "--limit", "server")
+        assert run.returncode == 0, run.log
 
 
 def said(pool: LabPool, node: str, vm: str, boots: int) -> tuple[str, str]:
@@ -62,12 +64,23 @@ def test_a_vm_moves_from_the_server_to_the_laptop(pool: LabPool, api: Api) -> No
     (port,) = api.get(f"/vms/{vm}")["vm"]["ports"]
     reach = partial(fetch, pool, "relay", HYPERVISORS["laptop"], port["host"])
     assert "ppn-guest" in eventually(reach, "the guest answers at the laptop")
-    left = nothing_is_left(pool, "server", vm, before["lease"]["address"]).splitlines()
-    # How it went stays readable there too.
-    assert all(path.startswith("/var/lib/ppn/timelines/") for path in left), left
+
+    def released() -> bool:
+        left = nothing_is_left(pool, "server", vm, before["lease"]["address"]).splitlines()
+        # How it went stays readable there too.
+        return all(path.startswith("/var/lib/ppn/timelines/") for path in left)
+
+    # It is done for its customer before the source has removed what it kept until then.
+    eventually(released, "nothing of it is left at the source")
     assert api.get(f"/vms/{vm}/move")["outcome"] == "done"
-    late = pool.node("relay").run(f"ppn vm move --cancel {vm}")
-    assert late.rc == 4 and "move_unknown" in late.stderr
+
+    def over() -> bool:
+        late = pool.node("relay").run(f"ppn vm move --cancel {vm}")
+        assert late.rc == 4, late.stderr
+        return "move_unknown" in late.stderr
+
+    # Until its controller has put it away it is refused as one that cannot be taken back.
+    eventually(over, "no move is left to cancel")
 
 
 @pytest.mark.parametrize("node", HYPERVISORS)
