@@ -53,11 +53,15 @@ def test_balloon_by_hand(pool: LabPool) -> None:
     """BAL-05, BAL-10: the guest's memory falls, and never below its minimum."""
     before = pool.vms("server")["web"]["memory"]["current_mib"]
     assert before == 256
-    pool.run("server", "ppn host balloon web 160")
-    eventually(
-        lambda: pool.vms("server")["web"]["memory"]["current_mib"] == 160, "the balloon is inflated"
-    )
-    refused = pool.node("server").run("ppn host balloon web 64")
-    assert refused.rc == 3
-    assert "128" in refused.stderr
-    pool.run("server", "ppn host balloon web 256")
+
+    def inflated() -> bool:
+        return bool(pool.vms("server")["web"]["memory"]["current_mib"] == 160)
+
+    try:
+        pool.run("server", "ppn host balloon web 160")
+        eventually(inflated, "the balloon is inflated")
+        refused = pool.node("server").run("ppn host balloon web 64")
+        assert refused.rc == 3
+        assert "128" in refused.stderr
+    finally:
+        pool.run("server", "ppn host balloon web 256")
