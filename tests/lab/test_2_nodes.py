@@ -136,7 +136,7 @@ def test_wireguard_that_is_killed_comes_back_by_itself(pool: LabPool, node: str)
 
     eventually(again, "wireguard-go runs again")
     # Services of the pool start anew with it: a run would start what it finds between two starts.
-    jobs = "systemctl list-jobs --no-legend"
+    jobs = "systemctl list-jobs --no-legend 'ppn-*' 'wg-quick@*'"
     eventually(lambda: not pool.run(node, jobs), "all that stands on it has started anew")
     ping = "ping -c 1 -W 1 10.8.0.1"
     # Behind NAT a node notices by its unanswered packets that the relay has forgotten it: 15 s.
