@@ -50,6 +50,17 @@ def test_a_line_nobody_reads_stops_nothing() -> None:
         os.close(terminal)
 
 
+def test_a_terminal_that_takes_a_line_gets_it_however_late() -> None:
+    """As when the machine stood still for longer than a terminal is waited for."""
+    reading, terminal = pty.openpty()
+    try:
+        assert write_patiently(Path(os.ttyname(terminal)), b"said", patience=0)
+        assert os.read(reading, 100) == b"said"
+    finally:
+        os.close(reading)
+        os.close(terminal)
+
+
 def test_each_further_tenth_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "LOOK_SECONDS", 0.01)
     said: list[str] = []
