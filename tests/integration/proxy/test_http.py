@@ -73,28 +73,32 @@ def test_every_error_of_the_agent_has_its_status(
     assert answer.json() == wanted | {"correlation_id": answer.headers["Ppn-Correlation-Id"]}
 
 
-def audit(proxy: Proxy, answer: httpx.Response) -> dict[str, Any]:
+def audit(proxy: Proxy, correlation_id: str) -> dict[str, Any]:
     """The one audit line of a request."""
-    wanted = answer.headers["Ppn-Correlation-Id"]
 
     def found() -> list[dict[str, Any]]:
-        return [one for one in proxy.lines("request") if one["correlation_id"] == wanted]
+        return [one for one in proxy.lines("request") if one["correlation_id"] == correlation_id]
 
     wait_for(lambda: bool(found()), "the audit line")
     (line,) = found()
     return line
 
 
+def audit_of(proxy: Proxy, answer: httpx.Response) -> dict[str, Any]:
+    """The one audit line of an answered request."""
+    return audit(proxy, answer.headers["Ppn-Correlation-Id"])
+
+
 def test_each_accept_and_each_refusal_is_one_audit_line(proxy: Proxy, http: httpx.Client) -> None:
     """NP-03: client identity, IP, operation, outcome."""
-    line = audit(proxy, http.post("/v1/vms/web/stop", headers=TICKETED))
+    line = audit_of(proxy, http.post("/v1/vms/web/stop", headers=TICKETED))
     wanted = {"client": "relay", "ip": "127.0.0.1", "operation": "stop", "vm": "web"}
     assert wanted.items() <= line.items()
     assert (line["outcome"], line["status"], line["level"]) == ("accepted", 200, "info")
-    line = audit(proxy, http.post("/v1/vms", json=SPEC | {"vcpus": "2"}, headers=TICKETED))
+    line = audit_of(proxy, http.post("/v1/vms", json=SPEC | {"vcpus": "2"}, headers=TICKETED))
     assert {"client": "relay", "ip": "127.0.0.1", "operation": "spawn"}.items() <= line.items()
     assert (line["outcome"], line["code"]) == ("refused", "request_invalid")
-    line = audit(proxy, http.get("/v1/elsewhere"))
+    line = audit_of(proxy, http.get("/v1/elsewhere"))
     assert (line["operation"], line["code"]) == ("unknown", "route_unknown")
 
 
@@ -158,14 +162,14 @@ def test_a_change_that_was_not_answered_is_sent_once(proxy: Proxy, http: httpx.C
 
 def test_a_caller_who_leaves_frees_its_place(proxy: Proxy, controller: TlsFiles) -> None:
     """NP-10: the line to the agent is closed, for its answer would be another's."""
+    before = len(proxy.agent.requests)
     proxy.agent.reply = lambda request: SILENT
     with proxy.connect(controller) as line:
         line.sendall(b"GET /v1/vms HTTP/1.1\r\nHost: n\r\nPpn-Correlation-Id: leaving-1\r\n\r\n")
-        wait_for(lambda: proxy.agent.requests[-1]["correlation_id"] == "leaving-1", "the request")
+        wait_for(lambda: len(proxy.agent.requests) > before, "the request")
         lines = proxy.agent.lines
     wait_for(lambda: proxy.agent.lines < lines, "the line to close")
-    codes = {one["correlation_id"]: one["code"] for one in proxy.lines("request")}
-    assert codes["leaving-1"] == "caller_gone"
+    assert audit(proxy, "leaving-1")["code"] == "caller_gone"
 
 
 def test_an_agent_that_comes_back_is_asked_again(tmp_path: Any) -> None:
