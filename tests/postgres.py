@@ -16,7 +16,7 @@ from pathlib import Path
 from ppn.run import run
 
 USER = "postgres"
-SECONDS = 60
+SECONDS = 180
 
 
 class Cluster:
@@ -63,7 +63,8 @@ def cluster() -> Iterator[Cluster]:
         wait_until_ready(folder, server)
         yield Cluster(folder)
     finally:
-        server.send_signal(signal.SIGINT)
+        # At once: nobody needs what it would write before a proper end, for as long as a minute.
+        server.send_signal(signal.SIGQUIT)
         try:
             server.wait(SECONDS)
         except subprocess.TimeoutExpired:

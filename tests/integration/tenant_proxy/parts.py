@@ -336,13 +336,13 @@ class TenantProxy:
     def kill(self) -> None:
         """End it without warning."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(120)
 
     def end(self) -> int:
-        """End it, and return its exit code."""
+        """End it, and return its exit code; requests under way alone have 20 s."""
         self.process.terminate()
         try:
-            return self.process.wait(30)
+            return self.process.wait(120)
         finally:
             self.process.kill()
             self.process.wait()

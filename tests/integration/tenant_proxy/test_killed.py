@@ -22,7 +22,7 @@ from tests.integration.tenant_proxy.parts import ORDER, TenantProxy, provision
 
 # Each is a kill and a start of about two seconds; all hundred were run by hand.
 ROUNDS = int(os.environ.get("PPN_TENANT_KILLS", "4"))
-# Some more until one of them has hit a change: on a quick machine most changes are short.
+# Some more until one of them has hit a change: on a quick machine each may end first.
 MOST_ROUNDS = ROUNDS + 40
 CEILING = Amount(memory_mib=1024, vcpus=1 << 10, disk_gib=1 << 10, vms=1 << 10)
 FEW = Amount(memory_mib=1 << 20, vcpus=1 << 10, disk_gib=1 << 10, vms=3)
@@ -83,8 +83,11 @@ def fleet(tmp_path: Path) -> Iterator[Pool]:
 
 
 def taken(fleet: Pool, tenant: str) -> Amount:
-    """What really is on the nodes."""
-    vms = [vm for node in fleet.nodes for vm in node.vms.values() if vm["owner"] == tenant]
+    """What really is on the nodes, whatever they are still at."""
+    vms = []
+    for node in fleet.nodes:
+        with node.lock:
+            vms += [dict(vm) for vm in node.vms.values() if vm["owner"] == tenant]
     return Amount(
         memory_mib=sum(vm["memory_mib"] for vm in vms),
         vcpus=sum(vm["vcpus"] for vm in vms),
@@ -104,7 +107,7 @@ def still_open(store: Store) -> list[Allocation]:
 )
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(fleet: Pool, tmp_path: Path) -> None:
     """TEN-08, TEN-09, TEN-10: the pool itself is not killed here; it has tests of its own."""
-    settings = {"sweep_seconds": 0.3, "request_seconds": 2, "lease_seconds": 4}
+    settings = {"sweep_seconds": 0.3, "request_seconds": 5, "lease_seconds": 12}
     first = fleet.controllers[0]
     with ExitStack() as stack:
         proxy = TenantProxy(
@@ -130,6 +133,9 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(fleet: Pool, tmp_path: 
         killed, hit = 0, 0
         while killed < ROUNDS or (not hit and killed < MOST_ROUNDS):
             time.sleep(chance.uniform(0.05, 0.6))
+            if killed >= ROUNDS:
+                # A slow machine begins nothing within that time.
+                wait_for(lambda: unended(proxy.audit) != {}, "a change", seconds=120)
             proxy.kill()
             killed += 1
             hit += len(unended(proxy.audit))
@@ -137,15 +143,15 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(fleet: Pool, tmp_path: 
                 assert taken(fleet, name).fits(ceiling)
                 assert taken(fleet, name).fits(store.tenant(name).used)
             proxy.start_again()
-        wait_for(lambda: all(customer.done for customer in customers), "both are served")
+        wait_for(lambda: all(one.done for one in customers), "both are served", seconds=120)
         for customer in customers:
             customer.stopping.set()
-            customer.join(60)
-        wait_for(lambda: not still_open(store), "the sweeper", seconds=90)
+            customer.join(120)
+        wait_for(lambda: not still_open(store), "the sweeper", seconds=240)
         for name in tenants:
             assert store.tenant(name).used == taken(fleet, name)
         # What the killed ones began has an end in the log, too.
-        wait_for(lambda: unended(proxy.audit) == {}, "the outcomes")
+        wait_for(lambda: unended(proxy.audit) == {}, "the outcomes", seconds=120)
         print(f"{killed} kills, {hit} changes left without an outcome")
         codes = {entry.code for entry in proxy.entries() if entry.outcome == "failed"}
         assert "outcome_unknown" in codes

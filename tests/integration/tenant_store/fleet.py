@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ from ppn.wire.problems import ProblemBody
 
 LONGEST_WORK = 0.05
 SILENT, REFUSES = 0.1, 0.1
+
+Request = socket.socket | tuple[bytes, socket.socket]
 
 
 class Dropped(Exception):
@@ -43,6 +46,7 @@ class Fleet:
         self.asked: list[tuple[str, str]] = []
         self.silent: set[str] = set()
         self.peak = NOTHING
+        self.connections = 0
         self.before_answer: Callable[[], None] | None = None
         self.before_removal: Callable[[], None] | None = None
         self.lock = threading.Lock()
@@ -54,6 +58,12 @@ class Fleet:
         for vm in self.vms.values():
             total += Amount(vm["memory_mib"], vm["vcpus"], vm["disk_gib"], 1)
         return total
+
+    def state(self) -> dict[str, Any]:
+        """What it has and had, and how many may still ask for something: the one who asks, too."""
+        with self.lock:
+            amounts = {"peak": vars(self.peak), "total": vars(self.total())}
+            return {**amounts, "connections": self.connections}
 
     def put(self, vm: str, owner: str, amount: Amount, state: str = "running") -> None:
         """Have a VM."""
@@ -87,7 +97,7 @@ class Fleet:
         if kind == "intents":
             return (200, {"stage": self.making[vm]}) if vm in self.making else unknown()
         if kind == "state":
-            return 200, {"peak": vars(self.peak), "total": vars(self.total())}
+            return 200, self.state()
         if method == "POST":
             return self._make(vm_id(body["owner"], key), body)
         with self.lock:
@@ -187,7 +197,20 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(("127.0.0.1", 0), type("Bound", (Handler,), {"fleet": fleet}))
+        self.fleet = fleet
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def process_request(self, request: Request, client_address: object) -> None:
+        """Count a connection before anything is read from it; called by `socketserver`."""
+        with self.fleet.lock:
+            self.fleet.connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Request) -> None:
+        """Count it out, with all that it asked for done; called by `socketserver`."""
+        with self.fleet.lock:
+            self.fleet.connections -= 1
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A caller that was killed is no error."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,21 @@ def test_many_programs_may_bring_a_store_up_to_date_at_once(url: str) -> None:
     assert all(len(store.tenants()) == 1 for store in stores)
     for store in stores:
         store.close()
+
+
+def test_a_program_that_is_making_a_store_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself refuses at once where a new file's mode is changed by two."""
+    path = tmp_path / "tenants.db"
+    with (
+        ThreadPoolExecutor(1) as thread,
+        closing(sqlite3.connect(path, isolation_level=None)) as first,
+    ):
+        first.execute("BEGIN IMMEDIATE")
+        second = thread.submit(Store.open, f"sqlite:///{path}", upgrade=True)
+        with pytest.raises(TimeoutError):
+            second.result(0.5)
+        first.execute("COMMIT")
+        second.result(60).close()
 
 
 @pytest.mark.fault(

@@ -247,7 +247,7 @@ def test_it_goes_on_when_the_store_is_away_for_a_while(
         with suppress(asyncio.CancelledError):
             await running
 
-    asyncio.run(asyncio.wait_for(until_swept(), 30))
+    asyncio.run(asyncio.wait_for(until_swept(), 60))
     assert calls >= 2
 
 
@@ -341,7 +341,7 @@ def test_a_silent_controller_is_waited_for_once(
     with socket.create_server(("127.0.0.1", 0), backlog=512) as mute:
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
         sweep = sweeper_of(store, urls[0], silent).sweep()
-        left = asyncio.run(asyncio.wait_for(sweep, timeout=20))
+        left = asyncio.run(asyncio.wait_for(sweep, timeout=60))
         assert 0 < waiting(mute) <= AT_ONCE
     assert left == 100
     assert store.allocation("acme", "vm-7").state == "settled"
