@@ -124,6 +124,8 @@ class Namespace:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                # Nobody reads before its end, and one that cannot print stands still.
+                pipesize=1 << 20,
             )
         )
         self.programs.append(program)
