@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -128,10 +128,12 @@ def test_sites_are_behind_their_routers(labs: tuple[str, str]) -> None:
 def test_cut_and_heal(labs: tuple[str, str]) -> None:
     """The two sites lose each other and keep the relay, until healed."""
     lab("cut", MINE, "site-a", "site-b")
-    on_node(MINE, "server", "ping -c 1 -W 2 198.51.100.12", accept=(1,))
-    on_node(MINE, "server", "ping -c 1 -W 2 198.51.100.10")
-    on_node(OTHER, "server", "ping -c 1 -W 2 198.51.100.12")
-    lab("heal", MINE, "site-a", "site-b")
+    try:
+        on_node(MINE, "server", "ping -c 1 -W 2 198.51.100.12", accept=(1,))
+        on_node(MINE, "server", "ping -c 1 -W 2 198.51.100.10")
+        on_node(OTHER, "server", "ping -c 1 -W 2 198.51.100.12")
+    finally:
+        lab("heal", MINE, "site-a", "site-b")
     on_node(MINE, "server", "ping -c 1 -W 5 198.51.100.12")
 
 
@@ -209,15 +211,22 @@ def test_down_leaves_nothing_and_up_resumes(labs: tuple[str, str], machine: str)
     assert on_node(MINE, "server", "cat /root/note") == "kept\n"
 
 
+def interrupt(number: signal.Signals, met: Callable[[], bool]) -> None:
+    """Start `up`, and send it a signal once it has come so far."""
+    argv = [sys.executable, "-m", "lab", "up", "--name", THIRD]
+    started = subprocess.Popen(argv, cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+    while not met() and started.poll() is None:
+        time.sleep(0.02)
+    started.send_signal(number)
+    started.wait(timeout=300)
+
+
 def test_interrupted_up_can_be_torn_down_or_run_again(machine: str) -> None:
     """Killed anywhere, `up` leaves what the next `up` takes over and `destroy` removes."""
-    argv = [sys.executable, "-m", "lab", "up", "--name", THIRD]
+    relay = LabPaths(THIRD).node("relay")
     try:
-        for number, seconds in ((signal.SIGINT, 1.2), (signal.SIGKILL, 0.7)):
-            started = subprocess.Popen(argv, cwd=CHECKOUT, stderr=subprocess.DEVNULL)
-            time.sleep(seconds)
-            started.send_signal(number)
-            started.wait(timeout=60)
+        interrupt(signal.SIGINT, lambda: any(Path("/run/netns").glob(f"ppn-{THIRD}-*")))
+        interrupt(signal.SIGKILL, lambda: recorded(relay.process) is not None)
         lab("up", THIRD)
         assert on_node(THIRD, "relay", "hostname") == "relay\n"
     finally:

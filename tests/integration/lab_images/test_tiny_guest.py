@@ -21,7 +21,7 @@ BEAT = re.compile(
     r" disks=(\S*)\r?\n"
 )
 READY = re.compile(r"ppn-guest ready boot_id=[0-9a-f-]{36} cpus=(\d+) ")
-PATIENCE_S = 120
+PATIENCE_S = 600
 
 
 class Guest:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,8 @@ exec sleep infinity"""
 
 # SSH, and the tenant proxy for customers and controllers.
 SERVICES = (SSH, Service(TENANT_PROXY_PORT, "tcp", "controller", TENANT_PROXY, for_tenants=True))
+# A node's firewall gone, and back.
+WITHOUT_RULES = ("nft delete table inet ppn", "nft -f /etc/ppn.nft")
 
 
 def ppn_mesh(*words: str) -> tuple[str, ...]:
@@ -64,7 +67,7 @@ def child_of(pid: int) -> int:
         found[:] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return bool(found)
 
-    wait_for(has_child, 10, f"child of {pid}")
+    wait_for(has_child, 60, f"child of {pid}")
     return int(found[0])
 
 
@@ -124,6 +127,8 @@ class Namespace:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                # Nobody reads before its end, and one that cannot print stands still.
+                pipesize=1 << 20,
             )
         )
         self.programs.append(program)
@@ -151,9 +156,18 @@ class Namespace:
         self.write("/etc/ppn/mesh.json", keeper_config(interface), "0644")
         self.write("/etc/ppn.nft", ruleset(pool, pool.node(self.name), SERVICES))
 
-    def reaches(self, address: str, count: int = 3) -> bool:
-        """Whether at least one of a few pings is answered."""
-        words = ("ping", "-n", "-q", "-i", "0.2", "-W", "1", "-c", str(count), address)
+    @contextmanager
+    def changed(self, line: str, back: str) -> Iterator[None]:
+        """Run a shell line, and another one when the block ends."""
+        self.sh(line)
+        try:
+            yield
+        finally:
+            self.sh(back)
+
+    def reaches(self, address: str, count: int = 3, *, seconds: int = 15) -> bool:
+        """Whether at least one of a few pings is answered, waiting so long for the first answer."""
+        words = ("ping", "-n", "-q", "-i", "0.2", "-W", str(seconds), "-c", str(count), address)
         return self(*words, accept=(0, 1, 2)).returncode == 0
 
     def transfer(self, key: str) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from ppn.mesh.firewall import CONNECTIONS, LISTING
 from tests.integration.mesh.conftest import CUSTOMERS, Mesh
-from tests.integration.mesh.namespaces import Namespace, wait_for
+from tests.integration.mesh.namespaces import WITHOUT_RULES, Namespace, wait_for
 from tests.integration.mesh.test_relayed import connects, listening
 
 NODES = {"relay": "10.8.0.1", "server": "10.8.0.2", "laptop": "10.8.0.3"}
@@ -28,7 +28,7 @@ import socket, sys, time
 held = []
 try:
     while len(held) < 400:
-        held.append(socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2))
+        held.append(socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=8))
 except OSError:
     pass
 print(len(held), flush=True)
@@ -54,8 +54,8 @@ def test_a_customer_reaches_each_proxy_directly_or_through_the_relay(
     for proxy in PROXIES:
         for customer in (mesh.customer, mesh.rival):
             # The first packet makes the tunnel, and may be lost for it.
-            wait_for(partial(connects, customer, proxy, 9221), 30, f"{customer.name} to {proxy}")
-    assert not connects(mesh.customer, "10.8.0.2", 9221)
+            wait_for(partial(connects, customer, proxy, 9221), 120, f"{customer.name} to {proxy}")
+    assert not connects(mesh.customer, "10.8.0.2", 9221, seconds=2)
 
 
 def hostile(mesh: Mesh, customer: Namespace) -> None:
@@ -97,17 +97,17 @@ def test_no_ping_no_underlay_and_no_other_source_for_a_customer(mesh: Mesh, serv
         assert "From" not in unanswered(mesh.customer, address)
     # Nor does a hop that the packet ends at say anything.
     assert "From" not in unanswered(mesh.customer, "10.8.0.2", "-t", "1")
-    mesh.customer.sh("ip addr add 10.8.0.2/32 dev ppn0; ip addr add 10.8.0.202/32 dev ppn0")
     for disguise in ("10.8.0.2", "10.8.0.202"):
-        unanswered(mesh.customer, "10.8.0.1", "-I", disguise)
-    mesh.customer.sh("ip addr del 10.8.0.2/32 dev ppn0; ip addr del 10.8.0.202/32 dev ppn0")
+        address = f"{disguise}/32 dev ppn0"
+        with mesh.customer.changed(f"ip addr add {address}", f"ip addr del {address}"):
+            unanswered(mesh.customer, "10.8.0.1", "-I", disguise)
 
 
 def test_nobody_calls_a_customer(mesh: Mesh, services: None) -> None:
     """MESH-03: the way is one way; only answers come back, on the relay and behind it."""
     with listening(mesh.customer, CUSTOMERS["acme-desk"], 22):
         for node in (mesh.relay, mesh.laptop):
-            assert not connects(node, CUSTOMERS["acme-desk"], 22)
+            assert not connects(node, CUSTOMERS["acme-desk"], 22, seconds=2)
             unanswered(node, CUSTOMERS["acme-desk"])
 
 
@@ -118,10 +118,12 @@ def test_a_customer_taken_out_is_cut_off(mesh: Mesh, services: None) -> None:
     rest = mesh.without_customer("beta-desk")
     relay.configure(rest, mesh.registry)
     relay.ppn("sync")
-    assert not connects(mesh.rival, "10.8.0.1", 9221)
-    assert connects(mesh.customer, "10.8.0.1", 9221)
-    relay.configure(mesh.pool, mesh.registry)
-    relay.ppn("sync")
+    try:
+        assert not connects(mesh.rival, "10.8.0.1", 9221, seconds=2)
+        assert connects(mesh.customer, "10.8.0.1", 9221)
+    finally:
+        relay.configure(mesh.pool, mesh.registry)
+        relay.ppn("sync")
 
 
 def test_one_customer_has_so_many_connections_and_keeps_nobody_out(
@@ -133,20 +135,19 @@ def test_one_customer_has_so_many_connections_and_keeps_nobody_out(
     # A few of the tests before may be counted still.
     assert program.process.stdout
     assert 240 <= int(program.process.stdout.readline()) <= CONNECTIONS
-    assert not connects(mesh.customer, "10.8.0.1", 9221)
+    assert not connects(mesh.customer, "10.8.0.1", 9221, seconds=2)
     # Its tunnel may be new: it was taken out and put in again.
-    wait_for(lambda: connects(mesh.rival, "10.8.0.1", 9221), 60, "the other customer")
+    wait_for(lambda: connects(mesh.rival, "10.8.0.1", 9221), 180, "the other customer")
     # Or the next run would take it for another table, and load it anew.
     assert mesh.relay(*LISTING.split()).stdout == declared
     program.signal(signal.SIGKILL)
-    wait_for(lambda: connects(mesh.customer, "10.8.0.1", 9221), 90, "room for more")
+    wait_for(lambda: connects(mesh.customer, "10.8.0.1", 9221), 180, "room for more")
 
 
 def test_without_the_rules_a_customer_would_reach_more(mesh: Mesh, services: None) -> None:
     """What the tests above prove is the firewall's doing: without it they would fail."""
     hostile(mesh, mesh.customer)
-    mesh.relay.sh("nft delete table inet ppn")
-    assert connects(mesh.customer, "10.8.0.1", 9203)
-    assert mesh.customer.reaches("10.8.0.1", count=1)
-    mesh.relay("nft", "-f", "/etc/ppn.nft")
-    assert not connects(mesh.customer, "10.8.0.1", 9203)
+    with mesh.relay.changed(*WITHOUT_RULES):
+        assert connects(mesh.customer, "10.8.0.1", 9203)
+        assert mesh.customer.reaches("10.8.0.1", count=1)
+    assert not connects(mesh.customer, "10.8.0.1", 9203, seconds=2)

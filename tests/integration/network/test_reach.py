@@ -60,7 +60,7 @@ def test_a_guest_speaks_for_itself_alone(site: Site) -> None:
     one.space.sh("ip addr del 10.9.2.77/24 dev eth0")
     # Another's hardware address, then another's IP address in what it says of its own.
     one.space.sh(f"ip link set eth0 address {two.mac}")
-    assert not one.space.reaches(GATEWAY, count=1)
+    assert not one.space.reaches(GATEWAY, count=1, seconds=1)
     one.space.sh(f"ip link set eth0 address {one.mac}")
     assert one.space.reaches(GATEWAY)
     before = packets_dropped(site.server, "bridge", "prerouting")
@@ -80,7 +80,7 @@ def test_a_tap_without_a_record_is_silent(site: Site) -> None:
     site.paths.vm("one").sidecar.write_text("{")
     site.synchronise()
     assert fetch(site.peer, MESH, one.host_port()) == ""
-    assert not one.space.reaches(GATEWAY, count=1)
+    assert not one.space.reaches(GATEWAY, count=1, seconds=1)
 
 
 def test_neighbours_do_not_hear_each_other(site: Site) -> None:
@@ -88,7 +88,7 @@ def test_neighbours_do_not_hear_each_other(site: Site) -> None:
     one, two = site.guest("one"), site.guest("two")
     one.space.sh(f"ip neigh replace {two.lease.address} lladdr {two.mac} dev eth0")
     before = packets_dropped(site.server, "bridge", "forward")
-    assert not one.space.reaches(two.lease.address, count=1)
+    assert not one.space.reaches(two.lease.address, count=1, seconds=1)
     assert packets_dropped(site.server, "bridge", "forward") > before
 
 
@@ -110,7 +110,7 @@ def test_internet_is_for_those_who_have_it_and_public_addresses_alone(site: Site
         assert [fetch(one.space, address, 8080) for address in addresses] == ["hello", ""]
         assert fetch(one.space, PEER, 22) == "" and fetch(one.space, "203.0.113.1", 22) == ""
         world.sh("ip route add 10.9.2.0/24 via 203.0.113.1")
-        assert not world.reaches(one.lease.address, count=1)
+        assert not world.reaches(one.lease.address, count=1, seconds=1)
     finally:
         world.end()
 
