@@ -134,14 +134,13 @@ def cached_debian() -> Path:
     start = [DEBIAN_CMDLINE, DEBIAN_DISK, *APPLETS, *DISK_DRIVERS, DISK_INIT.read_text()]
     digest = hashlib.sha256("\0".join([recipe.digest(Lock.read()), *start]).encode()).hexdigest()
     folder = cache_folder() / f"debian-{digest[:12]}"
-    if not (folder / "manifest.json").exists():
-        image = ensure(recipe)
-        with building(cache_folder(), folder.name):
-            if not (folder / "manifest.json").exists():
-                build_debian(folder, image)
-        # The disk holds all of it.
-        remove(image.folder)
-        remove(packages_place(recipe, Lock.read(), Cache(cache_folder())))
+    with building(cache_folder(), folder.name):
+        if not (folder / "manifest.json").exists():
+            image = ensure(recipe)
+            build_debian(folder, image)
+            # The disk holds all of it, and whoever wants it waits for this lock.
+            remove(image.folder)
+            remove(packages_place(recipe, Lock.read(), Cache(cache_folder())))
     return folder
 
 
