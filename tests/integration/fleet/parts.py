@@ -65,7 +65,7 @@ class Node:
     most_vcpus: int = 0
 
     def __post_init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.controllers: list[str] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -190,9 +190,11 @@ class Node:
 
     def beat(self) -> None:
         """Tell every controller, unless it is told to be silent."""
-        if self.silent:
-            return
-        beat = self.heartbeat()
+        with self.lock:
+            # At once: who is silent before a new session begins tells nobody of that one.
+            if self.silent:
+                return
+            beat = self.heartbeat()
         for url in self.controllers:
             send(self.address, url, beat)
 
@@ -303,18 +305,20 @@ class Pool:
     def reset(self) -> None:
         """Empty every node, and let every controller know."""
         for node in self.nodes:
-            node.delay, node.lose_answers, node.refuse, node.silent = 0.0, 0, "", False
-            node.vms.clear()
-            node.seen.clear()
-            node.restart()
+            with node.lock:
+                node.delay, node.lose_answers, node.refuse, node.silent = 0.0, 0, "", False
+                node.vms.clear()
+                node.seen.clear()
+                node.restart()
             node.beat()
 
     def held(self) -> dict[str, list[str]]:
         """On which nodes each VM really is."""
         found: dict[str, list[str]] = {}
         for node in self.nodes:
-            for vm in node.vms:
-                found.setdefault(vm, []).append(node.name)
+            with node.lock:
+                for vm in node.vms:
+                    found.setdefault(vm, []).append(node.name)
         return found
 
 

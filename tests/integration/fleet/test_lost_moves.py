@@ -47,10 +47,11 @@ class Keeper(Node):
         self.beat()
 
     def _tell(self) -> None:
-        self.vms.clear()
-        if self.sidecar is not None:
-            self._admit(self.sidecar.spec.model_dump())
-            self.vms[VM]["state"] = STATES[self.sidecar.phase]
+        with self.lock:
+            self.vms.clear()
+            if self.sidecar is not None:
+                self._admit(self.sidecar.spec.model_dump())
+                self.vms[VM]["state"] = STATES[self.sidecar.phase]
 
     def _do(self, body: dict[str, Any], ticket: dict[str, Any] | None) -> dict[str, Any]:
         match body["operation"]:
