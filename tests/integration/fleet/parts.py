@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,11 +24,18 @@ import httpx
 from ppn.errors import PpnError, Refusal
 from ppn.pool.tls import TlsFiles
 from ppn.wire.problems import problem_of
-from tests.integration.fleet.edges import Door, Running, answering, context, free_port, send
+from tests.integration.fleet.edges import (
+    Door,
+    Running,
+    answering,
+    beating,
+    context,
+    free_port,
+    send,
+)
 from tests.integration.proxy.parts import Authority, wait_for
 from tests.logged import logged
 
-HEARTBEAT_SECONDS = 0.5
 # Questions that a stand-in has no answer to.
 UNTOLD = frozenset({"console", "inspect", "show_move", "timeline"})
 ORDER = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
@@ -44,7 +50,7 @@ class Node:
         address: loopback, as its mesh address.
         vcpus: CPUs its VMs may have.
         reserved: kept for its own user.
-        delay: seconds a spawn takes.
+        delay: seconds a spawn takes, unless it is released before.
         lose_answers: so many spawns are carried out and never answered.
         refuse: the code of the refusal of every spawn; empty for none.
     """
@@ -66,6 +72,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
+        self.released = threading.Event()
         self.controllers: list[str] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -116,7 +123,7 @@ class Node:
                 figures = {figure: body.get(figure) for figure in ("memory_mib", "vcpus")}
                 report.update({name: value for name, value in figures.items() if value is not None})
         if report["state"] == "creating":
-            time.sleep(self.delay)
+            self.released.wait(self.delay)
             report["state"] = "running"
         return {"changed": True, "vm": report}
 
@@ -197,6 +204,16 @@ class Node:
             beat = self.heartbeat()
         for url in self.controllers:
             send(self.address, url, beat)
+
+    def empty(self) -> None:
+        """Have nothing, and be told nothing; what it was at ends."""
+        self.released.set()
+        with self.lock:
+            self.released = threading.Event()
+            self.delay, self.lose_answers, self.refuse, self.silent = 0.0, 0, "", False
+            self.vms.clear()
+            self.seen.clear()
+            self.restart()
 
     def restart(self) -> None:
         """Begin a new session, as an agent does that starts again."""
@@ -305,11 +322,7 @@ class Pool:
     def reset(self) -> None:
         """Empty every node, and let every controller know."""
         for node in self.nodes:
-            with node.lock:
-                node.delay, node.lose_answers, node.refuse, node.silent = 0.0, 0, "", False
-                node.vms.clear()
-                node.seen.clear()
-                node.restart()
+            node.empty()
             node.beat()
 
     def held(self) -> dict[str, list[str]]:
@@ -351,7 +364,7 @@ def pool(
             path = short / f"{node.name}.sock"
             stack.enter_context(answering(path, node.answer))
             open_door(node.name, node.address, path)
-            stack.enter_context(beating(node))
+            stack.enter_context(beating(node.beat))
         for other in outside:
             open_door(other.name, other.address, other.agent)
         addresses = [f"127.0.2.{number}" for number in range(1, controllers + 1)]
@@ -391,21 +404,3 @@ def _controller(
         "trust": str(files.trust),
     }
     return Controller(own, settings, files)
-
-
-@contextmanager
-def beating(node: Node) -> Iterator[None]:
-    """A node's heartbeats, for the length of the block."""
-    stop = threading.Event()
-
-    def beats() -> None:
-        while not stop.wait(HEARTBEAT_SECONDS):
-            node.beat()
-
-    thread = threading.Thread(target=beats, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)

@@ -90,12 +90,15 @@ def test_killed_controller_loses_and_doubles_nothing(wide: Pool) -> None:
 def test_killed_controller_takes_back_the_batch_it_was_at(wide: Pool) -> None:
     """FLEET-12: nobody was told of it, so nothing of it stays."""
     for node in wide.nodes:
-        node.delay = 1.0
+        # Until it is released: a batch that is whole before the kill is not taken back.
+        node.delay = 600.0
     with ThreadPoolExecutor() as workers, wide.first.client() as client:
         workers.submit(client.post, "/v1/batches", json={"vms": [ORDER] * 4})
         wait_for(lambda: len(wide.held()) >= 2, "a part of the batch")
         wide.first.kill()
     assert wide.held()
+    for node in wide.nodes:
+        node.released.set()
     wide.first.start_again()
     wait_for(lambda: not wide.held(), "the batch taken back", 90)
 
