@@ -261,7 +261,7 @@ def proxy_with_agent(folder: Path, **settings: Any) -> Iterator[Proxy]:
             agent.close()
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():
