@@ -227,4 +227,4 @@ def test_cloud_init_takes_all_from_the_seed(networked: Networked, tmp_path: Path
         time.sleep(2)
         return said
 
-    assert wait_for("a login", name, seconds=900) == "seeded-name"
+    assert wait_for("a login", name, seconds=1500) == "seeded-name"
