@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 30
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from ppn.durable import write_atomic
 from ppn.run import run
 
 CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {MACHINE}"
-QMP_SECONDS = 10
+QMP_SECONDS = 60
 CPUS = 2
 # What systemd does for a machine that was started with one processor (lab/initrd.py).
 SWITCH = "w /sys/devices/system/cpu/cpu{}/online - - - - 1\n"
@@ -36,7 +36,7 @@ def need_sound_qemu() -> None:
     Raises:
         LabError: it is older than the first one known to be sound.
     """
-    words = run(["qemu-system-x86_64", "--version"], timeout=20).stdout
+    words = run(["qemu-system-x86_64", "--version"], timeout=60).stdout
     found = re.search(r"version (\d+)\.", words)
     if found is None or int(found[1]) < SOUND_QEMU:
         raise LabError(

@@ -37,7 +37,7 @@ Host *
     PasswordAuthentication no
     BatchMode yes
     LogLevel ERROR
-    ConnectTimeout 10
+    ConnectTimeout 30
     ServerAliveInterval 5
     ServerAliveCountMax 6
     ControlMaster auto
@@ -113,7 +113,7 @@ def command(lab: LabPaths, node: str, words: list[str]) -> list[str]:
     return ["ssh", "-F", str(lab.ssh_config), node, *(["--", *words] if words else [])]
 
 
-def reachable(lab: LabPaths, node: str, timeout: float = 30) -> bool:
+def reachable(lab: LabPaths, node: str, timeout: float = 60) -> bool:
     """Whether a node lets us in and runs a program."""
     try:
         argv = command(lab, node, ["true"])
@@ -126,4 +126,4 @@ def hang_up(lab: LabPaths, node: str) -> None:
     """End the node's kept connection, if there is one."""
     if (lab.runtime_dir / f"{node}.ssh").exists():
         argv = ["ssh", "-F", str(lab.ssh_config), "-O", "exit", node]
-        run(argv, timeout=15, accept=(0, 255))
+        run(argv, timeout=60, accept=(0, 255))

@@ -25,7 +25,7 @@ from lab.topology import INTERNET, PORTS, Kind, kinds_of
 from ppn.durable import write_atomic
 from ppn.run import run
 
-SECONDS = 20
+SECONDS = 60
 SPACES = tuple(space.name for space in plan(kinds_of(Kind.CONTAINER)).namespaces)
 
 

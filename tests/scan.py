@@ -33,9 +33,14 @@ Answer = tuple[Target, str]
 
 
 class Attempts:
-    """Connections under way, each waited for equally long."""
+    """Connections under way, each waited for equally long.
 
-    def __init__(self) -> None:
+    Args:
+        wait: so many seconds.
+    """
+
+    def __init__(self, wait: float) -> None:
+        self.wait = wait
         self.poll = select.epoll()
         self.waiting: dict[int, tuple[socket.socket, Target]] = {}
         self.due: deque[tuple[float, int]] = deque()
@@ -49,39 +54,45 @@ class Attempts:
             yield target, _said(number)
             return
         self.waiting[attempt.fileno()] = attempt, target
-        self.due.append((time.monotonic() + WAIT_SECONDS, attempt.fileno()))
+        self.due.append((time.monotonic() + self.wait, attempt.fileno()))
         self.poll.register(attempt, select.EPOLLOUT)
 
     def answers(self, seconds: float) -> Iterator[Answer]:
         """Those that come within so many seconds; gives up those that were waited for enough."""
         until = time.monotonic() + seconds
         while True:
-            for descriptor, _ in self.poll.poll(max(0.0, until - time.monotonic()), BURST):
+            now = time.monotonic()
+            found = self.poll.poll(max(0.0, until - now), BURST)
+            for descriptor, _ in found:
                 attempt, target = self.waiting[descriptor]
                 yield target, _said(attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
                 # Its number stays taken until it is due, so that no other is mistaken for it.
                 self.poll.unregister(attempt)
-            now = time.monotonic()
+            if len(found) == BURST:
+                # More may have come while we were not looking: that is no silence.
+                continue
             while self.due and self.due[0][0] <= now:
                 self.waiting.pop(self.due.popleft()[1])[0].close()
             if now >= until:
                 return
 
 
-def scan_tcp(addresses: Iterable[str], ports: Iterable[int] = PORTS) -> Iterator[Answer]:
+def scan_tcp(
+    addresses: Iterable[str], ports: Iterable[int] = PORTS, wait: float = WAIT_SECONDS
+) -> Iterator[Answer]:
     """Try to connect to every port of every address.
 
     Returns:
         What answered: `open`, or the name of the error, such as `ECONNREFUSED`.
     """
-    attempts = Attempts()
+    attempts = Attempts(wait)
     targets = iter([(address, port) for port in ports for address in addresses])
     while part := list(islice(targets, BURST)):
         began = time.monotonic()
         for target in part:
             yield from attempts.begin(target)
         yield from attempts.answers(max(0.0, began + len(part) / PER_SECOND - time.monotonic()))
-    yield from attempts.answers(WAIT_SECONDS)
+    yield from attempts.answers(wait)
     attempts.poll.close()
 
 
@@ -116,9 +127,9 @@ def _said(number: int) -> str:
     return errno.errorcode[number] if number else "open"
 
 
-def report(addresses: list[str], ports: Iterable[int] = PORTS) -> dict[str, dict[str, Any]]:
+def report(addresses: list[str], ports: Iterable[int], wait: float) -> dict[str, dict[str, Any]]:
     """Scan addresses, and sort what answered."""
-    tcp, udp = dict(scan_tcp(addresses, ports)), dict(scan_udp(addresses))
+    tcp, udp = dict(scan_tcp(addresses, ports, wait)), dict(scan_udp(addresses))
     return {
         address: {
             "open": [port for (one, port), said in tcp.items() if (one, said) == (address, "open")],
@@ -136,10 +147,11 @@ def main() -> None:
     parser = ArgumentParser()
     parser.add_argument("addresses", nargs="+")
     parser.add_argument("--ports", type=int, nargs="+", default=PORTS, help="all when not given")
+    parser.add_argument("--wait", type=float, default=WAIT_SECONDS, help="for a TCP port")
     words = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print(json.dumps(report(words.addresses, words.ports)))
+    print(json.dumps(report(words.addresses, words.ports, words.wait)))
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def _examination(found: Examination) -> None:
 def _mesh(mesh: MeshReport) -> None:
     rules = {True: "loaded", False: "not loaded", None: "not known"}[mesh.firewall]
     keeper = "never" if mesh.keeper_seconds is None else f"{mesh.keeper_seconds:.0f} s ago"
-    up = "up" if mesh.up else "not there"
+    up = {True: "up", False: "not there", None: "not known"}[mesh.up]
     _head(f"mesh: {mesh.interface} {mesh.address} is {up}, firewall rules {rules}, keeper {keeper}")
     rows = []
     for peer in mesh.peers:

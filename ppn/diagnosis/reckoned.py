@@ -72,7 +72,7 @@ def _service(name: str, found: ServiceReport) -> Iterator[Found]:
 
 
 def _mesh(name: str, found: MeshReport) -> Iterator[Found]:
-    if not found.up:
+    if found.up is False:
         yield "mesh_down", name, f"{name}: WireGuard has no interface {found.interface}"
         return
     if found.keeper_seconds is None or found.keeper_seconds > KEEPER_SECONDS:
@@ -85,8 +85,9 @@ def _mesh(name: str, found: MeshReport) -> Iterator[Found]:
             yield "peer_silent", name, f"{name}: peer {peer.name} has no path"
             continue
         last = peer.handshake_seconds
+        is_late = last is None or last >= HANDSHAKE_SECONDS
         # What goes through the relay needs no handshake of its own.
-        if peer.path == "direct" and peer.tunnel and (last is None or last >= HANDSHAKE_SECONDS):
+        if found.up and peer.path == "direct" and peer.tunnel and is_late:
             when = "never" if last is None else f"{last:.0f} s ago"
             yield "peer_silent", name, f"{name}: last handshake with {peer.name}: {when}"
 

@@ -25,7 +25,7 @@ from ppn.mesh.peers import Interface, Peer
 from ppn.mesh.status import PeerPath
 from ppn.mesh.tunnels import load_config
 from ppn.pool.tls import AGENT_CERTIFICATE, NODE_CERTIFICATE, NODE_TRUST
-from ppn.run import CommandFailed, run
+from ppn.run import CommandFailed, Completed, run
 from ppn.settings import read_model
 from ppn.wire.diagnosis import (
     CertificateReport,
@@ -184,19 +184,19 @@ def _interface(mesh: MeshPaths, unread: list[Unread]) -> Interface | None:
 
 
 def _mesh(mesh: MeshPaths, interface: Interface, unread: list[Unread]) -> MeshReport:
-    handshakes = _wireguard(interface, "latest-handshakes", unread)
-    endpoints = _wireguard(interface, "endpoints", []) or {}
+    asked = _looked("wireguard", unread, partial(_wireguard, interface, "latest-handshakes"))
+    handshakes = _by_key(asked)
+    endpoints = _by_key(_looked("wireguard", [], partial(_wireguard, interface, "endpoints")))
     state = _looked("path keeper", unread, partial(status.read, mesh.state))
     paths = {peer.name: peer for peer in state.peers} if state is not None else {}
     now = time.time()
     peers = (
-        _peer(peer, paths.get(peer.name), handshakes or {}, endpoints, now)
-        for peer in interface.peers
+        _peer(peer, paths.get(peer.name), handshakes, endpoints, now) for peer in interface.peers
     )
     return MeshReport(
         interface=interface.interface,
         address=str(interface.address),
-        up=handshakes is not None,
+        up=asked.returncode == 0 if asked is not None else None,
         keeper_seconds=max(now - state.written, 0.0) if state is not None else None,
         firewall=_firewall(),
         peers=tuple(peers),
@@ -223,13 +223,19 @@ def _peer(
     )
 
 
-def _wireguard(interface: Interface, what: str, unread: list[Unread]) -> dict[str, str] | None:
-    """A column of what WireGuard knows, by public key; None when there is no such interface."""
-    words = ["wg", "show", interface.interface, what]
-    done = _looked("wireguard", unread, partial(run, words, timeout=SECONDS))
-    if done is None:
-        return None
-    return dict(line.split("\t", 1) for line in done.stdout.splitlines())
+def _wireguard(interface: Interface, what: str) -> Completed:
+    """A column of what WireGuard knows; it ends with 1 when there is no such interface.
+
+    Raises:
+        CommandFailed: it does not say, as on a node that is too busy.
+    """
+    return run(["wg", "show", interface.interface, what], timeout=SECONDS, accept=(0, 1))
+
+
+def _by_key(done: Completed | None) -> dict[str, str]:
+    """The column by public key; empty where there is none."""
+    lines = done.stdout.splitlines() if done is not None else []
+    return dict(line.split("\t", 1) for line in lines)
 
 
 def _firewall() -> bool | None:

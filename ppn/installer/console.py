@@ -72,8 +72,9 @@ def write_patiently(path: Path, content: bytes, patience: float = PATIENCE_SECON
         return False
     try:
         while content:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([], [descriptor], [], left)[1]:
+            # A machine that stood still meanwhile finds its time over and its terminal ready.
+            left = max(0.0, end - time.monotonic())
+            if not select.select([], [descriptor], [], left)[1]:
                 return False
             content = content[os.write(descriptor, content) :]
         return True

@@ -110,7 +110,7 @@ class MeshReport(Wire):
     Args:
         interface: its name.
         address: the node's mesh address.
-        up: whether WireGuard answers for it.
+        up: whether WireGuard has it; None when it does not say.
         keeper_seconds: since the path keeper wrote what it knows; None when it has not.
         firewall: whether the pool's rules are loaded; None when nft does not say.
         peers: by name.
@@ -118,7 +118,7 @@ class MeshReport(Wire):
 
     interface: str
     address: str
-    up: bool
+    up: bool | None
     keeper_seconds: float | None = None
     firewall: bool | None = None
     peers: Annotated[tuple[PeerReport, ...], MANY] = ()

@@ -20,7 +20,7 @@ from tests.iso.medium import raid_member, sparse, with_file_system
 
 REFUSED = r"ppn-installer: REFUSED: "
 UNTOUCHED = "ppn-installer: nothing was written"
-SECONDS = 900
+SECONDS = 1500
 LARGE, SMALL = 10 * 1024, 2 * 1024
 # Each case is a boot of a minute: the first of each kind in every run, all of them when asked for.
 ROUNDS = int(os.environ.get("PPN_ISO_ROUNDS", "1"))

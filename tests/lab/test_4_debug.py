@@ -11,10 +11,23 @@ from tests.lab.pool import LabPool, eventually
 
 
 def debug(pool: LabPool, node: str, *words: str) -> dict[str, Any]:
-    """What `ppn debug` says on a node."""
-    done = pool.node(node).run_expect([0, 7], f"ppn debug {' '.join(words)} --json")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    """What `ppn debug` says on a node, once all it looks at could be seen."""
+
+    def looked() -> dict[str, Any] | None:
+        done = pool.node(node).run_expect([0, 7], f"ppn debug {' '.join(words)} --json")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found if all(map(seen, found["evidence"])) else None
+
+    told: dict[str, Any] = eventually(looked, f"nothing stays unseen: {' '.join(words)}")
+    return told
+
+
+def seen(evidence: dict[str, Any]) -> bool:
+    """Whether each look at a node came to its end; it has 1.5 s, which a busy node overruns."""
+    found = evidence["examination"]
+    if found is None:
+        return True
+    return not found["unread"] and (found["mesh"] is None or found["mesh"]["firewall"] is not None)
 
 
 def errors(found: dict[str, Any]) -> list[str]:

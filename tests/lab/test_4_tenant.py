@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from shlex import quote
 from typing import Any
 
 import pytest
 
 from tests.lab.pool import LabPool, eventually
-from tests.lab.test_3_spawn import CONTROLLERS, HYPERVISORS, Api, logged, nothing_is_left
+from tests.lab.test_3_spawn import (
+    CONTROLLERS,
+    HYPERVISORS,
+    Api,
+    logged,
+    nothing_is_left,
+    restarted,
+)
 
 PROXY = "https://10.8.0.1:9221"
 ORDER = {"image": "tiny", "vcpus": 1, "memory_mib": 160, "label": "shop"}
@@ -99,10 +107,14 @@ def test_a_vm_through_every_hop_with_one_correlation_id(pool: LabPool, shop: Sho
     vm = made["vm"]["id"]
     placed = Api(pool).get(f"/vms/{vm}")
     node = placed["node"]
-    controller = next(name for name in CONTROLLERS if logged(pool, name, "ppn-fleet", correlation))
+
+    def controllers() -> list[str]:
+        return [name for name in CONTROLLERS if logged(pool, name, "ppn-fleet", correlation)]
+
+    controller = eventually(controllers, "a controller has logged it")[0]
     hops = [("relay", "ppn-tenant"), (controller, "ppn-fleet")]
     for where, unit in (*hops, (node, "ppn-node-proxy"), (node, "ppn-agent")):
-        assert logged(pool, where, unit, correlation), unit
+        eventually(partial(logged, pool, where, unit, correlation), f"{unit} has logged it")
     assert pool.run("relay", f"grep -c {correlation} /var/lib/ppn-tenant/audit/journal") == "2"
     assert placed["vm"]["owner"] == TENANT
     sidecar = pool.run(node, f"cat /var/lib/ppn/vms/{vm}/sidecar.json")
@@ -125,10 +137,12 @@ def test_nobody_elses_vm_and_no_other_token(pool: LabPool, shop: Shop) -> None:
     assert shop.ask("GET", "/v1/allocations")[0] == 403
     listed = json.loads(pool.run("relay", f"ppn tenant token list {TENANT} --json"))["tokens"]
     pool.run("relay", f"ppn tenant token revoke {listed[0]['id']}")
-    assert shop.ask("GET", "/v1/vms")[0] == 401
-    again = json.loads(pool.run("relay", f"ppn tenant token issue {TENANT} --json"))
-    secret = again["secret"]
-    pool.run("laptop", f"printf %s {secret} > {Shop.token_file}")
+    try:
+        assert shop.ask("GET", "/v1/vms")[0] == 401
+    finally:
+        again = json.loads(pool.run("relay", f"ppn tenant token issue {TENANT} --json"))
+        secret = again["secret"]
+        pool.run("laptop", f"printf %s {secret} > {Shop.token_file}")
     assert shop.ask("GET", "/v1/vms")[0] == 200
 
 
@@ -141,13 +155,5 @@ def test_a_killed_proxy_comes_back(pool: LabPool, shop: Shop) -> None:
     before = shop.ask("GET", "/v1/quota")[2]
     pid = pool.run("relay", "systemctl show -P MainPID ppn-tenant")
     pool.run("relay", f"kill -9 {pid}")
-
-    # `active` is said once the new one listens (`Type=notify`); the old one is dead for certain.
-    again = "systemctl is-active -q ppn-tenant && systemctl show -P MainPID ppn-tenant"
-
-    def answers() -> bool:
-        shown = pool.node("relay").run(again)
-        return shown.rc == 0 and shown.stdout.strip() not in ("0", pid.strip())
-
-    eventually(answers, "the proxy listens again")
+    eventually(partial(restarted, pool, "relay", "ppn-tenant", pid), "the proxy listens again")
     assert shop.ask("GET", "/v1/quota")[2] == before

@@ -15,7 +15,7 @@ from contextlib import suppress
 import pytest
 
 from lab.medium import throwaway_medium
-from lab.process import recorded
+from lab.process import recorded, send
 from tests.lab.pool import LabPool, Run, Unreachable, eventually, inventory_with
 from tests.lab_machines.inquest import last_words
 from tests.lab_machines.installation import INSTALLED, Installation, console, cut_short
@@ -38,7 +38,9 @@ _by_name["server"]["vms"] = [
 ]
 _by_name["laptop"]["vms"][0]["state"] = "stopped"
 """
-ANSWER_SECONDS = 90
+ANSWER_SECONDS = 240
+# The first test waits for a part of an installation, for a whole one, and for the first run.
+TEST_SECONDS = 7200
 # QEMU's emulation dies of an assertion of its own now and then, and that of nested virtualisation
 # has hung: a processor that ran a guest all the time had interrupts pending and took none.
 LOST = (
@@ -49,11 +51,12 @@ LOST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a test run once more that has lost its machine, which `standing` starts anew."""
+    """Give tests time; one that has lost its machine runs once more: `standing` starts it anew."""
     here = os.path.dirname(__file__)
     for item in items:
         if str(item.path).startswith(here):
             item.add_marker(pytest.mark.flaky(reruns=2, only_rerun=list(LOST)))
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.fixture(scope="package")
@@ -73,7 +76,7 @@ def installation(bare: LabPool) -> Installation:
     up = ["up", "--from-image", INSTALLED]
     up += ["--iso", str(medium.image), "--site-key", str(medium.site_key)]
     cuts = tuple(cut_short(bare, up, point) for point in sorted(POINTS[:ROUNDS]))
-    bare.lab(*up, timeout=1800)
+    bare.lab(*up)
     return Installation(cuts, console(bare.paths.node(INSTALLED).install_log))
 
 
@@ -86,9 +89,9 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="package")
 def first_run(bare: LabPool, installation: Installation, inventory: str) -> Run:
     """The run that turned the lab with the installed node into a pool."""
-    run = bare.pyinfra("-y", inventory=inventory, timeout=1200)
+    run = bare.pyinfra("-y", inventory=inventory)
     if run.returncode != 0 and revived(bare):
-        run = bare.pyinfra("-y", inventory=inventory, timeout=1200)
+        run = bare.pyinfra("-y", inventory=inventory)
     return run
 
 
@@ -112,7 +115,7 @@ def revived(pool: LabPool) -> bool:
     paths = pool.paths.node(INSTALLED)
     print(f"the machine is started anew, its last words were:\n{last_words(paths)}")
     if process := recorded(paths.process):
-        os.kill(process.pid, signal.SIGKILL)
+        send(process, signal.SIGKILL)
     eventually(lambda: recorded(paths.process) is None, "the machine is off")
     pool.lab("up")
     return True

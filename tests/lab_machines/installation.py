@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.node_installed import plain
+from lab.node_installed import INSTALL_SECONDS, plain
 from tests.lab.pool import CHECKOUT, LabPool
 
 INSTALLED = "server"
-CUT_SECONDS = 1200
 STEP = re.compile(r"ppn-installer: \[ *(\d+)/(\d+)\] (.*)")
 COPIED = re.compile(r"ppn-installer: copied (\d+) %")
 # It takes longest, so more of the cuts fall into it.
@@ -43,7 +43,7 @@ def cut_short(pool: LabPool, up: list[str], point: float) -> str:
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=quiet, stderr=quiet)
     try:
-        end = time.monotonic() + CUT_SECONDS
+        end = time.monotonic() + INSTALL_SECONDS
         while progress(said := console(paths.install_log)) < point:
             assert process.poll() is None, f"the installation has ended before the cut:\n{said}"
             assert time.monotonic() < end, f"the installation is too slow:\n{said}"
@@ -51,7 +51,8 @@ def cut_short(pool: LabPool, up: list[str], point: float) -> str:
         os.kill(qemu_with(paths.installing), signal.SIGKILL)
         assert process.wait(timeout=60) != 0
     finally:
-        process.terminate()
+        # Interrupted it ends its QEMU too.
+        process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     return console(paths.install_log)
 
@@ -83,8 +84,11 @@ def progress(said: str) -> float:
 def qemu_with(disk: Path) -> int:
     """The number of the QEMU process that has a file for a disk."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"qemu-system-x86_64") and str(disk).encode() in b" ".join(words):
-                return int(entry.name)
+        # Another process may end while we look.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if entry.name.isdigit():
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                named = words[0].endswith(b"qemu-system-x86_64")
+                if named and str(disk).encode() in b" ".join(words):
+                    return int(entry.name)
     raise AssertionError(f"no QEMU has {disk}")

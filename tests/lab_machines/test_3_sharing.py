@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.lab.pool import LabPool, eventually, inventory_with
-from tests.lab.test_3_vms import is_ready
+from tests.lab.test_3_spawn import Api
 from tests.lab_machines.conftest import BURNERS
 from tests.lab_machines.installation import INSTALLED as SERVER
 
@@ -77,8 +77,10 @@ def pin_to_one_cpu(pool: LabPool, *vms: str) -> None:
 def burning(pool: LabPool, *vms: str) -> Iterator[None]:
     """Let guests burn for a block; else they are held, for they leave nothing to anybody."""
     hold(pool, vms, UNLIMITED)
-    yield
-    hold(pool, vms, HELD)
+    try:
+        yield
+    finally:
+        hold(pool, vms, HELD)
 
 
 def hold(pool: LabPool, vms: Sequence[str], quota: int) -> None:
@@ -92,16 +94,25 @@ def ensure_held(pool: LabPool, *vms: str) -> None:
 
     One after the other, for one that burns leaves little to who starts the next.
     """
+    eventually(Api(pool).live, "every hypervisor is heard")
     for vm in vms:
         if pool.run(SERVER, f"virsh domstate {vm}").strip() != "running":
             pool.run("relay", f"ppn vm start {vm}")
-            eventually(partial(is_ready, pool, SERVER, vm), vm, seconds=300)
+        # What it said of earlier boots is there too, so it has to say something more.
+        said = len(pool.serial(SERVER, vm))
+        eventually(partial(beats, pool, vm, said), f"guest {vm} lives")
         hold(pool, [vm], HELD)
+
+
+def beats(pool: LabPool, vm: str, said: int) -> bool:
+    """Whether a guest of the server says that it lives, after so many lines of its console."""
+    return any("ppn-guest beat" in line for line in pool.serial(SERVER, vm)[said:])
 
 
 def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:
     """HOST-09, HOST-10: the same image runs under KVM on one node and under TCG on the other."""
     assert pool.state("laptop")["kvm"]["usable"] is False
+    eventually(Api(pool).live, "every hypervisor is heard")
     pool.run("relay", "ppn vm start notes")
     notes = pool.vms("laptop")["notes"]
     assert (notes["state"], notes["accelerator"]) == ("running", "tcg")
@@ -168,7 +179,7 @@ def test_changes_are_live(pool: LabPool, tmp_path: Path) -> None:
     eventually(lambda: pool.run(SERVER, f"cat {file}").strip() == "1", "weight 1 again")
     with burning(pool, "light"):
         for mib in (112, 160):
-            eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB", seconds=300)
+            eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
     assert (pid(pool, "light"), boot_ids(pool)) == (before, boots)
 
 

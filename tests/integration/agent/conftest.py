@@ -10,7 +10,7 @@ from tests.integration.agent.agents import Agent, Ear, listening
 from tests.integration.host.node import Node, started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def started_node() -> Iterator[Node]:
     with started("ppn-agent-") as made:
         yield made

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.host.node import Node, started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def started_node() -> Iterator[Node]:
     with started("ppn-host-") as made:
         yield made

@@ -9,10 +9,10 @@ import pytest
 from tests.integration.moving.parts import Site, site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two machines and two controllers that are quick to give up."""
-    with site(tmp_path_factory.mktemp("moving"), stall_seconds=15) as made:
+    """Two machines and two controllers."""
+    with site(tmp_path_factory.mktemp("moving")) as made:
         yield made
 
 

@@ -7,15 +7,13 @@ b  10.8.0.3 --+
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,20 +30,25 @@ from ppn.pool.tls import TlsFiles
 from ppn.run import run
 from ppn.wire.moving import MoveView
 from tests.integration.agent.agents import Agent
-from tests.integration.fleet.edges import context
 from tests.integration.host.node import Node, wait_for
 from tests.integration.mesh.namespaces import Namespace
+from tests.integration.moving.controllers import (
+    CONTROLLERS,
+    FLEET_PORT,
+    NODES,
+    Controller,
+    enter,
+    joins,
+)
 from tests.integration.proxy.parts import Authority
 
 # One virtual CPU: QEMU dies now and then when it emulates several.
 ORDER = {"owner": "acme", "image": "tiny", "vcpus": 1, "memory_mib": 256}
-FLEET_PORT, PROXY_PORT = 9203, 9204
-CONTROLLERS = ("10.8.0.1", "10.8.0.4")
-NODES = {"a": "10.8.0.2", "b": "10.8.0.3"}
+PROXY_PORT = 9204
 MIB = 1024 * 1024
 BASE_MIB = 24
-# The folder of VMs is a small file system of its own, whose limits a test may change.
-LIMITS = "mode=711,size=4g"
+# The folder of VMs is a file system of its own, whose limits a test may change.
+LIMITS = "mode=711,size=16g"
 # A guest under emulation on a busy machine takes its time.
 MOVE_SECONDS = 240.0
 HUB = """ip link add mesh type bridge
@@ -108,61 +111,6 @@ class Machine:
             self.node.virsh("undefine", name)
         for folder in self.node.paths.vms.glob("*"):
             subprocess.run(["rm", "-rf", folder], check=True, timeout=60)
-
-
-@dataclass
-class Controller:
-    """A controller in the hub.
-
-    Args:
-        folder: takes its files.
-        space: its network.
-        settings: what it is told.
-        files: its client certificate.
-        reach: does HTTP in the hub's network.
-    """
-
-    folder: Path
-    space: Namespace
-    settings: dict[str, Any]
-    files: TlsFiles
-    reach: ThreadPoolExecutor
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it has heard every node."""
-        path = self.folder / "fleet.json"
-        path.write_text(json.dumps(self.settings))
-        words = ["-m", "ppn.fleet", "--key", str(self.files.key), "--settings", str(path)]
-        with (self.folder / "controller.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*enter(self.space), sys.executable, *words], stderr=log, stdout=log
-            )
-
-        def hears() -> bool:
-            with suppress(httpx.HTTPError):
-                return len(self.ask("GET", "/nodes").json()) == len(NODES)
-            return False
-
-        wait_for("a controller that hears both nodes", hears)
-
-    def kill(self) -> None:
-        """End it without warning."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(30)
-            self.process = None
-
-    def ask(self, method: str, path: str, body: Any = None, key: str = "") -> httpx.Response:
-        """Ask it, as a caller on its own node."""
-        url = f"http://{self.settings['address']}:{FLEET_PORT}/v1{path}"
-        headers = {"Idempotency-Key": key} if key else {}
-
-        def work() -> httpx.Response:
-            with httpx.Client(verify=context(), timeout=60, trust_env=False) as client:
-                return client.request(method, url, json=body, headers=headers)
-
-        return self.reach.submit(work).result()
 
 
 @dataclass
@@ -257,10 +205,26 @@ class Site:
         sidecars = [one.sidecar(vm) for one in self.machines]
         return sorted(one.phase if one is not None else "" for one in sidecars) == ["", "ready"]
 
-    def cut(self, *, yes: bool) -> None:
+    @contextmanager
+    def cut(self) -> Iterator[None]:
         """Let nothing pass between the two nodes; both still reach the hub."""
-        for name in NODES:
-            self.hub.sh(f"bridge link set dev v{name} isolated {'on' if yes else 'off'}")
+        links = [f"bridge link set dev v{name} isolated" for name in NODES]
+        self.hub.sh(" && ".join(f"{link} on" for link in links))
+        try:
+            yield
+        finally:
+            self.hub.sh(" && ".join(f"{link} off" for link in links))
+
+    @contextmanager
+    def slow(self) -> Iterator[None]:
+        """Let a VM's disks take most of a minute, so that a test can act in their midst."""
+        for one in self.machines:
+            one.space.sh("tc qdisc add dev ppn0 root tbf rate 6mbit burst 64kb latency 1s")
+        try:
+            yield
+        finally:
+            for one in self.machines:
+                one.space.sh("tc qdisc del dev ppn0 root")
 
 
 @contextmanager
@@ -291,24 +255,6 @@ def site(folder: Path, **fleet: Any) -> Iterator[Site]:
             stack.callback(started[-1].kill)
             started[-1].start()
         yield Site(hub, found[0], found[1], started)
-
-
-def enter(space: Namespace) -> list[str]:
-    """The words before a command that run it in a namespace's network."""
-    return ["nsenter", "-t", str(space.pid), "-n", "--"]
-
-
-def joins(space: Namespace) -> Callable[[], None]:
-    """Puts the thread that calls it into a namespace's network."""
-
-    def join() -> None:
-        descriptor = os.open(f"/proc/{space.pid}/ns/net", os.O_RDONLY)
-        try:
-            assert ctypes.CDLL(None, use_errno=True).setns(descriptor, 0) == 0
-        finally:
-            os.close(descriptor)
-
-    return join
 
 
 def _space(stack: ExitStack, name: str) -> Namespace:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.integration.host.node import PPN, wait_for
-from tests.integration.moving.parts import CONTROLLERS, FLEET_PORT, Site, enter
+from tests.integration.moving.controllers import CONTROLLERS, FLEET_PORT, enter
+from tests.integration.moving.parts import Site
 from tests.integration.moving.test_move import KEEP, says
+from tests.logged import logged
 
 URL = f"http://{CONTROLLERS[0]}:{FLEET_PORT}"
 MESH = os.environ | {"PPN_MESH_RANGE": "10.8.0.0/24"}
@@ -34,6 +36,13 @@ def error(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stderr.splitlines()[-1])["error"]
 
 
+def asked_for(pool: Site, vm: str) -> list[dict[str, Any]]:
+    """What the first controller has answered to those who asked it for a move of a VM."""
+    log = pool.first.folder / "controller.log"
+    asked = logged(log, event="request", method="POST")
+    return [one for one in asked if one["path"] == f"/v1/vms/{vm}/move"]
+
+
 @pytest.mark.fault(
     "a move is called back while the line between the two nodes is cut",
     "the VM runs on where it was with its data, and nothing of it is left at the other node",
@@ -43,15 +52,14 @@ def test_a_move_is_watched_to_its_end_and_called_back(pool: Site) -> None:
     vm = pool.create(image="based", **KEEP)
     source, there = pool.place(vm), pool.other(pool.place(vm))
     pool.begin(vm, there.name)
-    pool.cut(yes=True)
-    try:
+    with pool.cut():
         wait_for("the copies", lambda: source.view(vm).stage == "sending")
         watching = subprocess.Popen(
             argv(pool, vm, there.name, "--json"), env=MESH, stderr=subprocess.PIPE, text=True
         )
+        # Asked after the move was called back, the same would begin another one.
+        wait_for("who watches", lambda: len(asked_for(pool, vm)) == 2)
         done = move(pool, vm, "--cancel")
-    finally:
-        pool.cut(yes=False)
     assert done.returncode == 0, done.stderr
     assert f"{vm} stays on {source.name}: running" in done.stdout
     # Who watched it hears why it ended.

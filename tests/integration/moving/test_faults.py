@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from ppn.errors import PpnError
 from ppn.host.moving.copies import copy_path
 from ppn.run import CommandFailed, run
 from tests.integration.host.node import wait_for
+from tests.integration.moving.controllers import Controller
 from tests.integration.moving.parts import LIMITS, Machine, Site
 from tests.integration.moving.test_move import KEEP, says, sidecar_of
 from tests.logged import logged
@@ -80,11 +84,11 @@ def test_a_cut_between_the_nodes(pool: Site) -> None:
     """MIG-01: bytes that have come are not sent again, and nothing waits for ever."""
     vm = pool.create(image="based", **KEEP)
     source, there = pool.place(vm), pool.other(pool.place(vm))
-    pool.begin(vm, there.name)
-    pool.reaches(vm, "sending")
-    pool.cut(yes=True)
-    came = wait_for("what has come", lambda: there.view(vm).bytes_done)
-    pool.cut(yes=False)
+    with pool.slow():
+        pool.begin(vm, there.name)
+        came = wait_for("what has come", lambda: there.view(vm).bytes_done)
+        with pool.cut():
+            time.sleep(1)
     assert pool.ended(vm)["outcome"] == "done"
     assert says(there, vm)["check"] == "ok"
     # What is not a line yet is counted once the proxy ends.
@@ -94,16 +98,32 @@ def test_a_cut_between_the_nodes(pool: Site) -> None:
     whole = there.node.paths.vm(vm)
     total = sum(whole.disk(name).stat().st_size for name in whole.disk_names())
     assert came and 0 < sent < 1.5 * total / (512 * 1024) + 4
-    pool.begin(vm, source.name)
-    pool.reaches(vm, "sending")
-    pool.cut(yes=True)
-    try:
-        failed = pool.ended(vm)
-    finally:
-        pool.cut(yes=False)
+    with impatient(pool.first), pool.slow():
+        pool.begin(vm, source.name)
+        wait_for("what has come", lambda: source.view(vm).bytes_done)
+        with pool.cut():
+            failed = pool.ended(vm)
     assert failed["outcome"] == "failed"
     assert failed["problem"]["code"] in ("move_stalled", "destination_unreachable"), failed
     assert pool.place(vm) is there and says(there, vm, after=2)["check"] == "ok"
+
+
+@contextmanager
+def impatient(controller: Controller) -> Iterator[None]:
+    """Have a controller call back a move that comes no further for some seconds."""
+    usual = controller.settings
+    start_again(controller, {**usual, "stall_seconds": 15})
+    try:
+        yield
+    finally:
+        start_again(controller, usual)
+
+
+def start_again(controller: Controller, settings: dict[str, Any]) -> None:
+    """Kill it and start it as it is told now."""
+    controller.kill()
+    controller.settings = settings
+    controller.start()
 
 
 def _pieces(machine: Machine, vm: str) -> int:
@@ -149,11 +169,12 @@ def test_damaged_copies_are_sent_again(pool: Site) -> None:
     """MIG-01: the copy is compared with the source's SHA-256 before anything is decided."""
     vm = pool.create(image="based", **KEEP)
     there = pool.other(pool.place(vm))
-    pool.begin(vm, there.name)
-    part = copy_path(there.node.paths.vm(vm), "root")
-    wait_for("some of it", lambda: part.exists() and part.stat().st_size)
-    there.agent.kill()
-    damage(part)
+    with pool.slow():
+        pool.begin(vm, there.name)
+        part = copy_path(there.node.paths.vm(vm), "root")
+        wait_for("some of it", lambda: part.exists() and part.stat().st_size)
+        there.agent.kill()
+        damage(part)
     there.agent.start()
     assert pool.ended(vm)["outcome"] == "done"
     assert there.agent.logged(event="disks came damaged", vm=vm)
@@ -174,8 +195,7 @@ def test_nobody_starts_a_vm_between_two_nodes(pool: Site) -> None:
     vm = pool.create(image="based", **KEEP)
     source, there = pool.place(vm), pool.other(pool.place(vm))
     pool.begin(vm, there.name)
-    pool.cut(yes=True)
-    try:
+    with pool.cut():
         wait_for("the copies", lambda: source.view(vm).stage == "sending")
         for one in pool.machines:
             spec = sidecar_of(one, vm).spec
@@ -188,8 +208,7 @@ def test_nobody_starts_a_vm_between_two_nodes(pool: Site) -> None:
             code = pool.first.ask("POST", f"/vms/{vm}/{path}").json()["code"]
             assert code in ("vm_busy", "vm_moving")
         assert pool.first.ask("DELETE", f"/vms/{vm}").json()["code"] == "vm_moving"
-        states = {one["vm"]["state"] for one in pool.first.ask("GET", "/vms").json()}
-        assert states == {"moving"}
+        wait_for("word of it", lambda: states(pool) == {"moving"})
         # The nodes boot: what shall run is started again, and this is not.
         pool.first.kill()
         for one in pool.machines:
@@ -198,11 +217,14 @@ def test_nobody_starts_a_vm_between_two_nodes(pool: Site) -> None:
         # Another controller is asked while the first is dead: it is the same move.
         told = pool.controllers[1].ask("POST", f"/vms/{vm}/move", {"node": there.name}).json()
         assert (told["outcome"], told["node"]) == ("going", there.name), told
-    finally:
-        pool.cut(yes=False)
     pool.first.start()
     assert pool.ended(vm)["outcome"] == "done"
     assert says(there, vm)["check"] == "ok"
+
+
+def states(pool: Site) -> set[str]:
+    """What the first controller says of the VMs of the pool."""
+    return {one["vm"]["state"] for one in pool.first.ask("GET", "/vms").json()}
 
 
 def _code(machine: Machine, operation: str, **fields: Any) -> str:

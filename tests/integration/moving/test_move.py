@@ -11,7 +11,8 @@ from ppn.host.disk import disk_info
 from ppn.host.sidecar import Sidecar
 from ppn.run import run
 from tests.integration.host.node import figures, wait_for
-from tests.integration.moving.parts import NODES, Machine, Site
+from tests.integration.moving.controllers import NODES
+from tests.integration.moving.parts import Machine, Site
 
 KEEP = {"disks": [{"name": "keep", "size_gib": 1}]}
 # What the base of the image `based` holds.

@@ -13,15 +13,8 @@ from tests.integration.proxy.parts import Proxy, done, proxy_with_agent
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """A proxy with short time-outs, so that what is slow shows soon."""
-    limits = {
-        "change_seconds": 1.5,
-        "question_seconds": 1.0,
-        "handshake_seconds": 1.0,
-        "header_seconds": 1.0,
-        "body_seconds": 1.0,
-        "connections_of_one": 200,
-    }
+    """A proxy for many callers of one address."""
+    limits = {"connections_of_one": 200}
     with proxy_with_agent(tmp_path_factory.mktemp("proxy"), limits=limits) as proxy:
         yield proxy
 

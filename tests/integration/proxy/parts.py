@@ -38,6 +38,15 @@ TICKET = {"node": NODE, "session": SESSION, "nonce": "a" * 32}
 TICKETED = {"Ppn-Ticket": json.dumps(TICKET)}
 SPEC = {"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
 SILENT, HANG_UP = b"silent", b"hang up"
+# A test that is not about a time-out shall meet none, however busy the machine is.
+PATIENT = {
+    "change_seconds": 600.0,
+    "question_seconds": 300.0,
+    "handshake_seconds": 60.0,
+    "header_seconds": 60.0,
+    "body_seconds": 60.0,
+    "idle_seconds": 3600,
+}
 
 Reply = Callable[[dict[str, Any]], bytes]
 
@@ -179,7 +188,7 @@ class Proxy:
         agent: that it asks.
         address: it listens on.
         enter: words before its command, to run it in a network namespace.
-        settings: beyond what it needs.
+        settings: beyond what it needs; limits, beyond its patience.
     """
 
     folder: Path
@@ -211,6 +220,7 @@ class Proxy:
             "agent_socket": str(self.agent.path),
             "development": True,
             **self.settings,
+            "limits": PATIENT | self.settings.get("limits", {}),
         }
         path.write_text(json.dumps(settings))
         words = ["-m", "ppn.host.proxy", "--key", str(self.files.key), "--settings", str(path)]
@@ -261,7 +271,7 @@ def proxy_with_agent(folder: Path, **settings: Any) -> Iterator[Proxy]:
             agent.close()
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not condition():

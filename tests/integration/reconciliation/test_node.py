@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,12 +34,14 @@ class House:
 
     Args:
         agent: of the node.
+        controller: that hears it.
         allocations: what the tenant proxy has on record.
         told: what the webhook was sent.
         ours: the command under test.
     """
 
     agent: Agent
+    controller: Controller
     allocations: list[dict[str, Any]]
     told: Told
     ours: Reconciler
@@ -50,9 +51,11 @@ class House:
         """The node."""
         return self.agent.node
 
-    def agent_alerts(self) -> set[str]:
-        """What the agent says is wrong, by code."""
-        return {one["code"] for one in self.agent.do("node")["node"]["alerts"]}
+    def alerts(self) -> set[str]:
+        """What the controller has heard is wrong, by code; its agent has known that for longer."""
+        with self.controller.client() as client:
+            nodes = client.get("/v1/nodes").json()
+        return {one["code"] for node in nodes for one in node["alerts"]}
 
 
 def record(vm: str, **fields: Any) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "sinks": [{"kind": "webhook", "name": "hook", "url": url}],
         }
         ours = Reconciler(folder, settings)
-        yield House(agent, answers["/v1/allocations"]["allocations"], told, ours)
+        yield House(agent, controller, answers["/v1/allocations"]["allocations"], told, ours)
         for vm in node.state().vms:
             node.apply(name=vm.name, state="absent")
 
@@ -137,6 +140,7 @@ def test_what_came_another_way_is_reported(house: House) -> None:
     node = house.node
     house.agent.spawn(name=VM, owner="acme")
     house.allocations.append(record(VM))
+    wait_for("the VM to be heard of", lambda: VM in house.controller.vms())
     report = house.ours.run()
     assert report["findings"] == [] and report["compared"]["vms"] == 1
     qemu = start_qemu(node)
@@ -150,7 +154,7 @@ def test_what_came_another_way_is_reported(house: House) -> None:
             ("ghost_record", "vm-bbbbbbbbbbbbbbbb", ""),
         }
         # The agent tells of a process once it has seen it twice.
-        wait_for("the agent's alerts", lambda: len(house.agent_alerts()) == 2, 60)
+        wait_for("the agent's alerts", lambda: len(house.alerts()) == 2)
         assert house.ours.found() == wanted
         house.ours.watch()
         house.ours.watch()
@@ -162,7 +166,7 @@ def test_what_came_another_way_is_reported(house: House) -> None:
         (node.paths.procfs / str(qemu.pid)).unlink()
         stray.unlink(missing_ok=True)
         del house.allocations[1:]
-    wait_for("the alerts to go", lambda: not house.agent_alerts(), 60)
+    wait_for("the alerts to go", lambda: not house.alerts())
     assert house.ours.run()["findings"] == []
     house.ours.watch()
     assert [one[0] for one in house.told.notices()[3:]] == ["cleared"] * 3
@@ -191,9 +195,9 @@ def test_each_fault_is_one_alert_within_two_cycles(house: House) -> None:
         ("qemu_unmanaged", f"pid {qemu.pid}", NODE),
     }
     try:
-        # A cycle of production is a minute; two heartbeats of this agent are one second.
+        # Within a cycle of production, which is a minute: two heartbeats of this agent.
+        wait_for("the agent's alerts", lambda: len(house.alerts()) == 3)
         for _ in range(2):
-            time.sleep(2)
             house.ours.watch()
         assert {one[1:] for one in house.told.notices()} == wanted
         assert len(house.told.notices()) == 3
@@ -204,7 +208,7 @@ def test_each_fault_is_one_alert_within_two_cycles(house: House) -> None:
         sidecar.write_bytes(content)
         sidecar.chmod(0o600)
     house.agent.do("start", vm=VM)
-    wait_for("the alerts to go", lambda: not house.agent_alerts(), 60)
+    wait_for("the alerts to go", lambda: not house.alerts())
     house.ours.watch()
     cleared = house.told.notices()[3:]
     assert {one[1:] for one in cleared} == wanted and {one[0] for one in cleared} == {"cleared"}

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -241,15 +240,17 @@ def test_one_run_at_a_time(house: House) -> None:
     """REC-01."""
     house.order()
     del house.allocations[:]
-    house.ours.write(settle_seconds=3)
+    house.told.hang.set()
+    house.told.waiting.clear()
     going = house.ours.begin("run")
     try:
-        wait_for((house.ours.state / "reports").is_dir, "the first run")
-        time.sleep(0.5)
+        # It tells what it found, and is not over before that is taken.
+        assert house.told.waiting.wait(180)
         with pytest.raises(Refusal) as caught:
             house.ours.run()
         assert caught.value.code == "reconciliation_going"
-        assert going.wait(60) == 7
+        house.told.hang.clear()
+        assert going.wait(180) == 7
     finally:
         going.kill()
         going.wait()
@@ -313,7 +314,7 @@ def test_a_run_that_is_killed_is_still_owed(house: House) -> None:
     house.told.hang.set()
     house.told.waiting.clear()
     going = house.ours.begin("run", "--if-due")
-    assert house.told.waiting.wait(60)
+    assert house.told.waiting.wait(180)
     os.kill(going.pid, signal.SIGKILL)
     going.wait()
     house.told.hang.clear()
@@ -335,7 +336,7 @@ def test_killed_in_the_midst_of_a_delivery(house: House) -> None:
     house.told.hang.set()
     house.told.waiting.clear()
     going = house.ours.begin("watch")
-    assert house.told.waiting.wait(60)
+    assert house.told.waiting.wait(180)
     os.kill(going.pid, signal.SIGKILL)
     going.wait()
     state = json.loads((house.ours.state / "alerts.json").read_text())

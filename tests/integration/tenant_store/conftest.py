@@ -11,7 +11,7 @@ from ppn.tenant.store import Store
 from tests.postgres import Cluster, cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL server for all tests of this folder."""
     with cluster() as running:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -189,8 +190,11 @@ def test_a_weight_that_was_changed_by_hand_is_put_right(
 def test_an_agent_that_stops_takes_nothing_more_over_an_open_line(tmp_path: Path) -> None:
     """NP-10: the node proxy keeps its lines; what would go unanswered is not begun."""
 
+    begun, go_on = threading.Event(), threading.Event()
+
     def slowly(_body: Operation, _correlation_id: str) -> dict[str, Any]:
-        time.sleep(0.5)
+        begun.set()
+        go_on.wait(60)
         return {}
 
     server = Server(slowly, Tickets("server"), proxy_uid=os.getuid())
@@ -207,10 +211,13 @@ def test_an_agent_that_stops_takes_nothing_more_over_an_open_line(tmp_path: Path
         await server.listen(path, None)
         lines = [await asyncio.open_unix_connection(str(path)) for _ in range(2)]
         first = asyncio.create_task(ask(lines[0]))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        closing = asyncio.create_task(server.close(path, 60.0))
         await asyncio.sleep(0.1)
-        closing = asyncio.create_task(server.close(path, 5.0))
-        await asyncio.sleep(0.1)
-        answers = [await ask(lines[1]), await first]
+        late = await ask(lines[1])
+        go_on.set()
+        answers = [late, await first]
         await closing
         for _, writer in lines:
             writer.close()

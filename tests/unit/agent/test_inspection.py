@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +15,11 @@ from ppn.host.examination import examine, service_reports
 from ppn.host.paths import Paths
 from ppn.host.seed import write_seed
 from ppn.host.sidecar import Sidecar, write_sidecar
+from ppn.mesh.paths import MeshPaths
+from ppn.mesh.peers import interface_of
+from ppn.mesh.render import keeper_config
 from tests.unit.host.builders import make_spec
+from tests.unit.mesh.pools import LAPTOP, RELAY, SERVER, pool, registry_of
 
 UUID = "00000000-0000-4000-8000-000000000001"
 SECRET = "do-not-show-4711"
@@ -122,3 +127,23 @@ def test_a_node_without_anything_is_examined_all_the_same(tmp_path: Path) -> Non
     found = examine(Paths(tmp_path))
     assert (found.node, found.mesh, found.certificates) == ("", None, ())
     assert found.versions["ppn"] and found.at
+
+
+def test_a_silent_wireguard_is_not_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CLI-03: a busy node's programs outlive their deadline; that says nothing of its mesh."""
+    mesh = MeshPaths(tmp_path)
+    mesh.config.parent.mkdir(parents=True)
+    small = pool(LAPTOP, SERVER, RELAY)
+    mesh.config.write_text(keeper_config(interface_of(small, registry_of(small), "laptop")))
+    wg = tmp_path / "bin/wg"
+    wg.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{wg.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("ppn.host.examination.SECONDS", 0.5)
+    for script, up in (("exec sleep 60", None), ("exit 1", False)):
+        wg.write_text(f"#!/bin/sh\n{script}\n")
+        wg.chmod(0o755)
+        found = examine(Paths(tmp_path))
+        assert found.mesh is not None and found.mesh.up is up
+        assert ("wireguard" in {one.what for one in found.unread}) is (up is None)

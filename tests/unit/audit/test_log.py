@@ -281,7 +281,7 @@ def test_a_lock_that_is_held_refuses_in_time(place: Place, monkeypatch: pytest.M
 
 def test_a_disk_that_hangs_refuses_in_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """TEN-10: who waits is told; who comes while too many wait is told at once."""
-    monkeypatch.setattr(log_module, "APPEND_SECONDS", 0.2)
+    monkeypatch.setattr(log_module, "APPEND_SECONDS", 2.0)
     monkeypatch.setattr(log_module, "MOST_WAITING", 3)
     sync, goes_on = os.fdatasync, threading.Event()
 
@@ -299,7 +299,7 @@ def test_a_disk_that_hangs_refuses_in_time(place: Place, monkeypatch: pytest.Mon
             log.submit(entry(2))
         assert waiting[1].cancel()
         goes_on.set()
-        assert [waiting[0].result(10), waiting[2].result(10)] == [1, 2]
+        assert [waiting[0].result(60), waiting[2].result(60)] == [1, 2]
     # One wait for the disk for both.
     with open(place.journal, "rb") as file:
         assert [len(batch.entries) for batch in read_batches(file, 0)] == [1, 2]
@@ -331,8 +331,8 @@ def test_publishing_that_fails_stops_nobody(place: Place, monkeypatch: pytest.Mo
         assert log.status().published == 0
         assert figures.get_sample_value("ppn_audit_trouble") == 1
         (place.folder / "tile").unlink()
-        wait_until(lambda: log.status().published == 1)
-        assert log.status().trouble == ""
+        wait_until(lambda: log.status().trouble == "")
+        assert log.status().published == 1
         assert figures.get_sample_value("ppn_audit_trouble") == 0
     assert place.verified().published == 1
 
@@ -370,7 +370,7 @@ def test_the_room_is_that_of_its_disk(place: Place) -> None:
 
 def wait_until(reached: Callable[[], bool]) -> None:
     """Wait for something that comes soon."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not reached():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -165,6 +165,13 @@ def test_what_keeps_nothing_from_working_is_a_warning(code: str, evidence: Evide
     assert (only.code, only.grade) == (code, "warning")
 
 
+def test_what_wireguard_does_not_say_is_no_fault() -> None:
+    """CLI-04: neither a mesh that is down nor a silent peer, where nobody could look."""
+    peers = (PEER.model_copy(update={"handshake_seconds": None}),)
+    assert diagnose(examined(mesh=MESH.model_copy(update={"up": None, "peers": peers}))) == ()
+    assert diagnose(examined(mesh=MESH.model_copy(update={"peers": peers}))) != ()
+
+
 def test_a_node_that_was_refused_is_no_fault_of_a_vm_that_runs() -> None:
     assert diagnose(spoilt(decision=decision(refusal("image_unknown", "laptop")))) == ()
 

@@ -45,7 +45,7 @@ def test_an_answer_without_an_end_is_cut(
     async def story() -> None:
         await nodes._current()
         nodes._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await nodes.ask(CALL)
 
     with pytest.raises(OutcomeUnknown):

@@ -43,8 +43,19 @@ def test_a_line_nobody_reads_stops_nothing() -> None:
     reading, terminal = pty.openpty()
     try:
         path = Path(os.ttyname(terminal))
-        assert write_patiently(path, b"x" * 100, 0.2)
+        assert write_patiently(path, b"x" * 100, 60)
         assert not write_patiently(path, b"x" * 1_000_000, 0.2)
+    finally:
+        os.close(reading)
+        os.close(terminal)
+
+
+def test_a_terminal_that_takes_a_line_gets_it_however_late() -> None:
+    """As when the machine stood still for longer than a terminal is waited for."""
+    reading, terminal = pty.openpty()
+    try:
+        assert write_patiently(Path(os.ttyname(terminal)), b"said", patience=0)
+        assert os.read(reading, 100) == b"said"
     finally:
         os.close(reading)
         os.close(terminal)

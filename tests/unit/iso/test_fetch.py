@@ -21,7 +21,8 @@ def test_an_interrupt_ends_what_waits(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def download(_: object, file: File, *__: object, **___: object) -> None:
         begun.append(file)
-        time.sleep(0.2)
+        # The second goes on until the first one's end is noticed.
+        time.sleep(2.0 if len(begun) > 1 else 0.0)
 
     def interrupted(_: str) -> None:
         raise KeyboardInterrupt

@@ -59,24 +59,26 @@ class Shown:
         return {}
 
 
-def line(answer: Any, monkeypatch: pytest.MonkeyPatch, trust: Path = NOWHERE) -> Line:
-    """A line to a node that answers so."""
+def line(
+    answer: Any, monkeypatch: pytest.MonkeyPatch, trust: Path = NOWHERE, seconds: float = 60.0
+) -> Line:
+    """A line to a node that answers so, and is given so long."""
 
     def transport(**_: Any) -> httpx.MockTransport:
         return httpx.MockTransport(answer)
 
     monkeypatch.setattr("httpx.AsyncHTTPTransport", transport)
     monkeypatch.setattr(sending, "client_context", lambda _: None)
-    monkeypatch.setattr(sending, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(sending, "CALL_SECONDS", seconds)
     shown = Identity("b", frozenset({"hypervisor"}), frozenset(), 0.0)
     monkeypatch.setattr(sending, "identity_of", lambda _: shown)
     return Line(TARGET, "a", TlsFiles(NOWHERE, NOWHERE, trust), None)
 
 
-def refused(answer: Any, monkeypatch: pytest.MonkeyPatch) -> PpnError:
+def refused(answer: Any, monkeypatch: pytest.MonkeyPatch, seconds: float) -> PpnError:
     """Why a node that answers so cannot be sent to."""
     with (
-        closing(line(answer, monkeypatch)) as made,
+        closing(line(answer, monkeypatch, seconds=seconds)) as made,
         pytest.raises(PpnError) as caught,
     ):
         made.greet()
@@ -84,9 +86,11 @@ def refused(answer: Any, monkeypatch: pytest.MonkeyPatch) -> PpnError:
     return caught.value
 
 
-@pytest.mark.parametrize(("pause", "why"), [(0.0, "more than"), (0.05, "no whole answer")])
+@pytest.mark.parametrize(
+    ("pause", "seconds", "why"), [(0.0, 60.0, "more than"), (0.05, 0.2, "no whole answer")]
+)
 def test_an_answer_without_end_is_not_read(
-    pause: float, why: str, monkeypatch: pytest.MonkeyPatch
+    pause: float, seconds: float, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MIG-01: it would fill the agent's memory, or keep the VM from being called back."""
     stream = Endless(pause)
@@ -94,7 +98,7 @@ def test_an_answer_without_end_is_not_read(
     def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=stream, extensions={"network_stream": Shown()})
 
-    assert why in refused(answer, monkeypatch).message
+    assert why in refused(answer, monkeypatch, seconds).message
     assert stream.taken < 100
 
 
@@ -105,7 +109,7 @@ def test_an_answer_that_never_begins_is_not_waited_for(monkeypatch: pytest.Monke
         await asyncio.sleep(30)
         raise AssertionError("it was waited for")
 
-    assert "no whole answer" in refused(answer, monkeypatch).message
+    assert "no whole answer" in refused(answer, monkeypatch, 0.2).message
 
 
 @pytest.mark.fault(
