@@ -55,14 +55,14 @@ class Target:
             env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
     def says(self) -> str:
         """What the installed command prints, as a service would start it."""
         done = subprocess.run(
-            [str(self.command)], capture_output=True, text=True, timeout=60, check=True
+            [str(self.command)], capture_output=True, text=True, timeout=300, check=True
         )
         return done.stdout.strip()
 

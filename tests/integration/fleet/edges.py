@@ -26,6 +26,7 @@ from tests.integration.proxy.parts import wait_for
 
 # Below those that the kernel gives to whoever connects or asks for any.
 PORTS = range(20_000, 32_000)
+HEARTBEAT_SECONDS = 0.5
 # What is answered to a request; None for a line that is cut.
 Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 
@@ -71,6 +72,24 @@ def answering(path: Path, answer: Answer) -> Iterator[None]:
         finally:
             server.shutdown()
             thread.join(30)
+
+
+@contextmanager
+def beating(beat: Callable[[], None]) -> Iterator[None]:
+    """A node's heartbeats, for the length of the block."""
+    stop = threading.Event()
+
+    def beats() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            beat()
+
+    thread = threading.Thread(target=beats, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
 
 
 class Running:

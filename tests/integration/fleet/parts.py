@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,11 +24,18 @@ import httpx
 from ppn.errors import PpnError, Refusal
 from ppn.pool.tls import TlsFiles
 from ppn.wire.problems import problem_of
-from tests.integration.fleet.edges import Door, Running, answering, context, free_port, send
+from tests.integration.fleet.edges import (
+    Door,
+    Running,
+    answering,
+    beating,
+    context,
+    free_port,
+    send,
+)
 from tests.integration.proxy.parts import Authority, wait_for
 from tests.logged import logged
 
-HEARTBEAT_SECONDS = 0.5
 # Questions that a stand-in has no answer to.
 UNTOLD = frozenset({"console", "inspect", "show_move", "timeline"})
 ORDER = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
@@ -44,7 +50,7 @@ class Node:
         address: loopback, as its mesh address.
         vcpus: CPUs its VMs may have.
         reserved: kept for its own user.
-        delay: seconds a spawn takes.
+        delay: seconds a spawn takes, unless it is released before.
         lose_answers: so many spawns are carried out and never answered.
         refuse: the code of the refusal of every spawn; empty for none.
     """
@@ -65,7 +71,8 @@ class Node:
     most_vcpus: int = 0
 
     def __post_init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.released = threading.Event()
         self.controllers: list[str] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -116,7 +123,7 @@ class Node:
                 figures = {figure: body.get(figure) for figure in ("memory_mib", "vcpus")}
                 report.update({name: value for name, value in figures.items() if value is not None})
         if report["state"] == "creating":
-            time.sleep(self.delay)
+            self.released.wait(self.delay)
             report["state"] = "running"
         return {"changed": True, "vm": report}
 
@@ -192,11 +199,23 @@ class Node:
 
     def beat(self) -> None:
         """Tell every controller, unless it is told to be silent."""
-        if self.silent:
-            return
-        beat = self.heartbeat()
+        with self.lock:
+            # At once: who is silent before a new session begins tells nobody of that one.
+            if self.silent:
+                return
+            beat = self.heartbeat()
         for url in self.controllers:
             send(self.address, url, beat)
+
+    def empty(self) -> None:
+        """Have nothing, and be told nothing; what it was at ends."""
+        self.released.set()
+        with self.lock:
+            self.released = threading.Event()
+            self.delay, self.lose_answers, self.refuse, self.silent = 0.0, 0, "", False
+            self.vms.clear()
+            self.seen.clear()
+            self.restart()
 
     def restart(self) -> None:
         """Begin a new session, as an agent does that starts again."""
@@ -305,18 +324,16 @@ class Pool:
     def reset(self) -> None:
         """Empty every node, and let every controller know."""
         for node in self.nodes:
-            node.delay, node.lose_answers, node.refuse, node.silent = 0.0, 0, "", False
-            node.vms.clear()
-            node.seen.clear()
-            node.restart()
+            node.empty()
             node.beat()
 
     def held(self) -> dict[str, list[str]]:
         """On which nodes each VM really is."""
         found: dict[str, list[str]] = {}
         for node in self.nodes:
-            for vm in node.vms:
-                found.setdefault(vm, []).append(node.name)
+            with node.lock:
+                for vm in node.vms:
+                    found.setdefault(vm, []).append(node.name)
         return found
 
 
@@ -349,7 +366,7 @@ def pool(
             path = short / f"{node.name}.sock"
             stack.enter_context(answering(path, node.answer))
             open_door(node.name, node.address, path)
-            stack.enter_context(beating(node))
+            stack.enter_context(beating(node.beat))
         for other in outside:
             open_door(other.name, other.address, other.agent)
         addresses = [f"127.0.2.{number}" for number in range(1, controllers + 1)]
@@ -389,21 +406,3 @@ def _controller(
         "trust": str(files.trust),
     }
     return Controller(own, settings, files)
-
-
-@contextmanager
-def beating(node: Node) -> Iterator[None]:
-    """A node's heartbeats, for the length of the block."""
-    stop = threading.Event()
-
-    def beats() -> None:
-        while not stop.wait(HEARTBEAT_SECONDS):
-            node.beat()
-
-    thread = threading.Thread(target=beats, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)

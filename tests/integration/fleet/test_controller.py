@@ -174,7 +174,7 @@ def test_the_command_does_what_the_api_does(small: Pool) -> None:
 
     def ppn(*words: str, code: int = 0) -> str:
         given = {**os.environ, "PPN_CONTROLLER": small.first.url}
-        return run([PPN, "vm", *words], timeout=60, env=given, accept=(code,)).stdout
+        return run([PPN, "vm", *words], timeout=300, env=given, accept=(code,)).stdout
 
     made = ppn("create", "tiny", "--memory-mib", "256", "--key", "k", "--json")
     vm = json.loads(made)["vm"]["id"]

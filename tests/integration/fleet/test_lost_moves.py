@@ -47,10 +47,11 @@ class Keeper(Node):
         self.beat()
 
     def _tell(self) -> None:
-        self.vms.clear()
-        if self.sidecar is not None:
-            self._admit(self.sidecar.spec.model_dump())
-            self.vms[VM]["state"] = STATES[self.sidecar.phase]
+        with self.lock:
+            self.vms.clear()
+            if self.sidecar is not None:
+                self._admit(self.sidecar.spec.model_dump())
+                self.vms[VM]["state"] = STATES[self.sidecar.phase]
 
     def _do(self, body: dict[str, Any], ticket: dict[str, Any] | None) -> dict[str, Any]:
         match body["operation"]:
@@ -117,7 +118,7 @@ def end_move(pool: Pool, *words: str, code: int = 0) -> str:
         env=os.environ | {"PPN_CONTROLLER": pool.first.url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
@@ -173,11 +174,10 @@ def test_what_was_said_is_written_down(
     assert (line["vm"], line["move"], line["keep"], line["gone"]) == (VM, MOVE, "b", ["a"])
     assert (line["source_found"], line["node_found"]) == ("gone", "verified")
 
-    def steps() -> list[dict[str, Any]]:
-        return logged(started.doors["b"].folder / "b.log", operation="move_step")
-
-    wait_for(lambda: bool(steps()), "the audit line")
-    assert steps()[-1]["correlation_id"] == line["correlation_id"]
+    path, same = started.doors["b"].folder / "b.log", line["correlation_id"]
+    wait_for(
+        lambda: bool(logged(path, operation="move_step", correlation_id=same)), "the audit line"
+    )
 
 
 def test_what_nobody_needs_is_given_up(started: Pool, two: tuple[Keeper, Keeper]) -> None:
@@ -203,14 +203,14 @@ def test_a_node_that_left_the_inventory_holds_nothing_up(
     a.put(source("moved"))
     door, nodes = started.doors["b"], started.first.settings["nodes"]
     door.kill()
-    assert error(end_move(started, "--keep", "a", "--gone", "b", "--json", code=5)) == (
-        "nodes_silent"
-    )
-    said = end_move(started)
-    assert "to b: does not say" in said and "before both are heard" in said
-    started.first.kill()
-    started.first.start_again(nodes=[one for one in nodes if one["name"] != "b"])
     try:
+        assert error(end_move(started, "--keep", "a", "--gone", "b", "--json", code=5)) == (
+            "nodes_silent"
+        )
+        said = end_move(started)
+        assert "to b: does not say" in said and "before both are heard" in said
+        started.first.kill()
+        started.first.start_again(nodes=[one for one in nodes if one["name"] != "b"])
         a.restart()
         a.put(source("moved"))
         assert "to b: is not in the inventory any more" in end_move(started, code=7)

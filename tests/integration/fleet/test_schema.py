@@ -41,7 +41,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 @settings(max_examples=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_it_does_what_it_says(case: schemathesis.Case[Any], strict: Pool) -> None:
     """NP-05's rule for this service: no undescribed status, no failure, no damaged data taken."""
-    response = case.call(base_url=strict.first.url, timeout=30)
+    response = case.call(base_url=strict.first.url, timeout=120)
     # The caller is no node, so that heartbeats are refused whatever the method.
     excluded = [unsupported_method] if case.path == HEARTBEATS else []
     case.validate_response(response, checks=CHECKS, excluded_checks=excluded)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,7 @@ namespaces = [ ]
 """
 
 
-def wait_for(what: str, probe: Callable[[], Any], seconds: float = 180) -> Any:
+def wait_for(what: str, probe: Callable[[], Any], seconds: float = 600) -> Any:
     """Ask again until the answer is true, and return it."""
     end = time.monotonic() + seconds
     while True:
@@ -142,10 +143,14 @@ class Node:
                 stdout=log,
                 stderr=log,
             )
-        socket = self.root / "sockets/libvirt-sock"
-        wait_for("libvirtd", lambda: socket.exists() or daemon.poll() is not None)
+        wait_for("libvirtd", lambda: self.listens() or daemon.poll() is not None)
         assert daemon.poll() is None, (self.root / "daemons.log").read_text()
         return daemon
+
+    def listens(self) -> bool:
+        """Whether libvirtd takes connections; its socket's path is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as caller:
+            return caller.connect_ex(str(self.root / "sockets/libvirt-sock")) == 0
 
     def stop(self, daemon: subprocess.Popen[bytes]) -> None:
         """End every guest and both daemons, each by its process id."""
@@ -185,7 +190,7 @@ class Node:
 
     def virsh(self, *words: str | Path) -> str:
         """What virsh, another client of libvirt, says."""
-        return run(["virsh", "-q", "-c", self.uri, *words], timeout=60).stdout
+        return run(["virsh", "-q", "-c", self.uri, *words], timeout=300).stdout
 
     def domains(self) -> list[str]:
         """Every domain libvirt knows."""

@@ -108,7 +108,7 @@ def test_a_drive_of_nvmes_kind_comes_and_goes(node: Node) -> None:
     node.order("web", "device_add", device | {"bus": free_port(node)})
     wait_for("the drive", lambda: has_nvme(node))
     node.order("web", "device_del", {"id": "ua-nvme"})
-    wait_for("the drive to go", lambda: not has_nvme(node), 30)
+    wait_for("the drive to go", lambda: not has_nvme(node))
     assert node.state().vms[0].pid == pid and is_alive(pid)
     drive.unlink()
 

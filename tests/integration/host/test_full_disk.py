@@ -96,7 +96,7 @@ def test_disk_that_fills_up_inside_a_file_leaves_nothing(node: Node, tmp_path: P
     taker.chmod(0o755)
     environment = {**node.environment, "PATH": f"{tmp_path}:{node.environment['PATH']}"}
     words = (PPN, "host", "apply", "--json")
-    done = run(words, timeout=60, input=spec_text({}), env=environment, accept=(1,))
+    done = run(words, timeout=300, input=spec_text({}), env=environment, accept=(1,))
     error = json.loads(done.stderr)["error"]
     assert error["code"] == "command_failed" and FULL in error["message"]
     assert node.nothing_is_left()

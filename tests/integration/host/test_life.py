@@ -28,6 +28,11 @@ def grant(node: Node, tmp_path: Path, weight: int, minimum_mib: int, vm: str = "
     node.paths.operator_key.write_bytes(keys.public_pem(public))
 
 
+def balloon(node: Node, mib: int) -> str:
+    """What `ppn host balloon` shows."""
+    return node.ppn("host", "balloon", "web", str(mib)).stdout
+
+
 def test_created_vm_is_what_was_asked_for(node: Node) -> None:
     """HOST-04, HOST-05, HOST-10, HOST-14, BAL-04: as QEMU and the guest themselves tell it."""
     disks = [{"name": "data", "size_gib": 2}]
@@ -108,8 +113,10 @@ def test_balloon_by_hand(node: Node, tmp_path: Path) -> None:
     boot = node.wait_ready("web")["boot_id"]
     before = int(wait_for("a beat", lambda: node.beat("web"))["mem_total_kib"])
     assert node.state().pool.available_mib == 4096 - 256
-    shown = node.ppn("host", "balloon", "web", "256").stdout
-    assert "before: 512 MiB of 512 MiB" in shown and "after: 256 MiB of 512 MiB" in shown
+    shown, after = balloon(node, 256), "after: 256 MiB of 512 MiB"
+    assert "before: 512 MiB of 512 MiB" in shown
+    # The command waits 15 s for the guest; asked again it goes on waiting.
+    assert after in shown or wait_for("the guest", lambda: after in balloon(node, 256))
     assert node.monitor("web", "query-balloon")["actual"] == 256 << 20
     fallen = wait_for(
         "the guest's memory to fall",
@@ -133,7 +140,8 @@ def test_enforcement_raises_memory_and_says_why_weights_are_not_in_force(
     grant(node, tmp_path, weight=300, minimum_mib=128)
     first = node.apply()
     node.wait_ready("web")
-    node.ppn("host", "balloon", "web", "128")
+    balloon(node, 128)
+    wait_for("the balloon", lambda: node.state().vms[0].memory.current_mib == 128)
     grant(node, tmp_path, weight=300, minimum_mib=192)
     done = json.loads(node.ppn("host", "enforce").stdout)
     assert done["changed"] and done["actions"] == ["memory_mib of vm web: 128 -> 192"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,10 @@ def affinity(pid: int) -> list[str]:
     """What taskset, another program, says of the vCPU threads, in their order."""
     threads: dict[str, str] = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        comm = (task / "comm").read_text().strip()
+        comm = ""
+        # QEMU's threads that read and write disks end when they have nothing to do.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            comm = (task / "comm").read_text().strip()
         if comm.startswith("CPU "):
             threads[comm] = run(["taskset", "-cp", task.name], timeout=30).stdout.split()[-1]
     return [threads[comm] for comm in sorted(threads)]

@@ -95,7 +95,7 @@ def test_clock_that_is_wrong_by_a_year_changes_nothing_but_dates(
     }
 
     def wrongly(*words: str, **spec: object) -> dict[str, Any]:
-        done = run([PPN, "host", *words], timeout=60, env=wrong, input=spec_text(spec))
+        done = run([PPN, "host", *words], timeout=300, env=wrong, input=spec_text(spec))
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -130,12 +130,12 @@ def test_state_answers_without_libvirt(node: Node) -> None:
     node.apply(state="stopped")
     silent = {**node.environment, "PPN_LIBVIRT_URI": "qemu+unix:///system?socket=/nowhere"}
     state = NodeState.model_validate_json(
-        run([PPN, "host", "state", "--json"], timeout=60, env=silent).stdout
+        run([PPN, "host", "state", "--json"], timeout=300, env=silent).stdout
     )
     assert not state.libvirt.ok and state.libvirt.error is not None
     vm = state.vm("web")
     assert vm is not None and vm.state == "unknown" and vm.spec is not None
-    refused = run([PPN, "host", "apply"], timeout=60, env=silent, input=spec_text({}), accept=(5,))
+    refused = run([PPN, "host", "apply"], timeout=300, env=silent, input=spec_text({}), accept=(5,))
     assert "libvirt_unavailable" in refused.stderr and refused.stdout == ""
 
 
@@ -203,7 +203,7 @@ def test_probe_believes_only_guest_code(node: Node, tmp_path: Path) -> None:
     kernel = node.paths.image("tiny") / "kernel"
     archive = tmp_path / "initrd"
     archive.write_bytes(initrd(BUSYBOX.read_bytes()))
-    assert run_guest(probe_command(kernel, archive, "tcg"), 60) == (True, "guest code ran")
+    assert run_guest(probe_command(kernel, archive, "tcg"), 300) == (True, "guest code ran")
     found = json.loads(node.ppn("host", "probe-kvm", "--json").stdout)
     assert found["changed"] and not found["usable"] and "does not exist" in found["reason"]
     assert not json.loads(node.ppn("host", "probe-kvm", "--json").stdout)["changed"]
@@ -214,7 +214,7 @@ def test_probe_believes_only_guest_code(node: Node, tmp_path: Path) -> None:
     (root / "dev").mkdir(parents=True)
     (root / "dev/kvm").symlink_to("/dev/kvm")
     environment = {**node.environment, "PPN_ROOT": str(root), "PPN_PROBE_KERNEL": str(kernel)}
-    done = run([PPN, "host", "probe-kvm", "--json"], timeout=120, env=environment)
+    done = run([PPN, "host", "probe-kvm", "--json"], timeout=300, env=environment)
     real = json.loads(done.stdout)
     assert real["probed"] and real["usable"] == (real["reason"] == "guest code ran")
     assert paths.kvm_verdict.exists()

@@ -32,7 +32,8 @@ GATEWAY = "10.9.2.1"
 MESH = "10.8.0.2"
 PEER = "10.8.0.1"
 FETCH = """import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as stream:
+address, port, seconds = sys.argv[1:]
+with socket.create_connection((address, int(port)), timeout=float(seconds)) as stream:
     stream.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
     print(stream.makefile(newline=None).read(), end="")
 """
@@ -121,13 +122,19 @@ class Site:
 def serve(space: Namespace, port: int, folder: str) -> None:
     """Start a web server on every address of a namespace."""
     space.start("python3", "-IS", "-m", "http.server", "-d", folder, str(port))
-    wait_for(lambda: f":{port} " in space.sh("ss -Hltn"), 30, f"{space.name} listens")
+    wait_for(lambda: f":{port} " in space.sh("ss -Hltn"), 120, f"{space.name} listens")
 
 
-def fetch(space: Namespace, address: str, port: int) -> str:
-    """What a web server answers; empty when nothing does within 2 s."""
-    answer = space("python3", "-IS", "-c", FETCH, address, str(port), accept=(0, 1)).stdout
+def fetch(space: Namespace, address: str, port: int, seconds: float = 25) -> str:
+    """What a web server answers; empty when nothing does in time."""
+    words = (address, str(port), str(seconds))
+    answer = space("python3", "-IS", "-c", FETCH, *words, accept=(0, 1)).stdout
     return answer.rpartition("\n\n")[2].strip()
+
+
+def is_silent(space: Namespace, address: str, port: int) -> bool:
+    """Whether no web server answers within 2 s."""
+    return fetch(space, address, port, 2) == ""
 
 
 def packets_dropped(server: Namespace, family: str, chain: str) -> int:

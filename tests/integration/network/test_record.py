@@ -6,7 +6,7 @@ import json
 import sys
 
 from tests.integration.mesh.namespaces import wait_for
-from tests.integration.network.conftest import MESH, Site, fetch
+from tests.integration.network.conftest import MESH, Site, fetch, is_silent
 
 WEB = [{"guest": 80}]
 
@@ -17,7 +17,7 @@ def test_rules_come_back_after_a_boot_and_after_somebody_flushed_them(site: Site
     site.synchronise()
     assert site.server.sh("nft -s list ruleset") == first
     site.server.sh("nft delete table inet ppn_vm; nft delete table bridge ppn_vm")
-    assert fetch(site.peer, MESH, one.host_port()) == ""
+    assert is_silent(site.peer, MESH, one.host_port())
     site.synchronise()
     assert fetch(site.peer, MESH, one.host_port()) == "one"
     assert site.server.sh("nft -s list ruleset") == first
@@ -42,7 +42,7 @@ def test_nothing_leads_to_a_vm_that_is_gone(site: Site) -> None:
     rules = site.server.sh("nft list ruleset")
     for text in (one.tap, one.mac, f" {one.lease.address} ", str(one.host_port())):
         assert text not in rules
-    assert fetch(site.peer, MESH, one.host_port()) == ""
+    assert is_silent(site.peer, MESH, one.host_port())
     assert fetch(site.peer, MESH, two.host_port()) == "two"
 
 
@@ -52,8 +52,8 @@ def test_a_port_in_use_is_seen_whatever_address_it_is_on(site: Site) -> None:
         line = f"s = socket.socket(type=socket.{kind}); s.bind(('', {port}))"
         if kind == "SOCK_STREAM":
             line += "; s.listen()"
-        site.server.start("python3", "-c", f"import socket, time; {line}; time.sleep(60)")
-    wait_for(lambda: site.server.sh("ss -Hltnu").count(":3000") == 2, 10, "both listen")
+        site.server.start("python3", "-c", f"import socket, time; {line}; time.sleep(600)")
+    wait_for(lambda: site.server.sh("ss -Hltnu").count(":3000") == 2, 120, "both listen")
     network = json.loads(site.synchronise())["network"]
     assert network["busy"] == [["tcp", 30001], ["udp", 30002]]
 
