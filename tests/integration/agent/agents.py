@@ -29,7 +29,7 @@ class Ear(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.heard: list[Heartbeat] = []
         self.deaf = False
-        self.refused = 0
+        self.refused: list[Heartbeat] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -59,11 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.path == "/v1/heartbeats"
-        if self.server.deaf:
-            self.server.refused += 1
-        else:
-            self.server.heard.append(Heartbeat.model_validate_json(body))
-        self.send_response(503 if self.server.deaf else 204)
+        deaf = self.server.deaf
+        taken = self.server.refused if deaf else self.server.heard
+        taken.append(Heartbeat.model_validate_json(body))
+        self.send_response(503 if deaf else 204)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
