@@ -7,7 +7,7 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,7 +97,7 @@ class Agent:
         self.settings |= settings
         self.write_settings()
         self.process = self.spawn_process()
-        wait_for("the agent", lambda: self.serves() or self.process_ended(), 60)
+        wait_for("the agent", lambda: self.serves() or self.process_ended())
         assert not self.process_ended(), self.log()
 
     def write_settings(self) -> None:
@@ -154,20 +154,34 @@ class Agent:
         """Spawn a VM of the tests' usual size."""
         return self.do("spawn", vm=json.loads(spec_text(spec)))
 
-    def at_step(self, vm: str, operation: str, step: str) -> str:
-        """Wait until an operation has come to a step; the step it is at by then."""
+    def at_step(self, vm: str, operation: str, step: str, done: Callable[[], bool]) -> str:
+        """Wait until an operation has come to a step; the step it is at by then.
+
+        Args:
+            vm: whom it changes.
+            operation: its name.
+            step: to wait for.
+            done: whether it is over, as who asked for it knows: what it did may be forgotten.
+
+        Returns:
+            Its last step; empty when it was over and no longer to be seen.
+        """
         file = self.node.paths.timelines / f"{vm}.json"
 
         def reached() -> str:
-            if not file.exists():
+            try:
+                last = Timeline.model_validate_json(file.read_bytes()).operations[-1]
+            except FileNotFoundError:
                 return ""
-            last = Timeline.model_validate_json(file.read_bytes()).operations[-1]
             names = [one.name for one in last.steps]
             return names[-1] if last.operation == operation and step in names else ""
 
         # Without a pause, for steps are short.
-        while not (found := reached()):
+        over = False
+        while not (found := reached()) and not over:
             assert not self.process_ended()
+            # Looked at once more after that: it may have come to the step meanwhile.
+            over = done()
         return found
 
     def log(self) -> str:

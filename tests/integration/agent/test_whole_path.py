@@ -149,7 +149,7 @@ def test_node_proxy_killed_at_each_step_of_a_spawn(way: Way) -> None:
         vm = vm_id(OWNER, key)
         with ThreadPoolExecutor() as workers:
             asked = workers.submit(way.controller.create, key)
-            way.agent.at_step(vm, "spawn", step)
+            way.agent.at_step(vm, "spawn", step, asked.done)
             way.door.kill()
             way.door.start()
             made = asked.result(60)
@@ -206,7 +206,7 @@ def test_node_proxy_that_stays_away_leaves_the_outcome_open(way: Way) -> None:
     way.restart_controller(request_seconds=5)
     with ThreadPoolExecutor() as workers:
         asked = workers.submit(way.controller.create, key)
-        way.agent.at_step(vm, "spawn", "admit")
+        way.agent.at_step(vm, "spawn", "admit", asked.done)
         way.door.kill()
         open_still = asked.result(60)
     told = open_still.json()
@@ -305,7 +305,7 @@ def test_qemu_killed_while_its_vm_is_recorded(way: Way) -> None:
     vm = vm_id(OWNER, key := next(KEYS))
     with ThreadPoolExecutor() as workers:
         asked = workers.submit(way.controller.create, key)
-        way.agent.at_step(vm, "spawn", "record")
+        way.agent.at_step(vm, "spawn", "record", asked.done)
         first = way.qemu(vm)
         end_process(first)
         made = asked.result(60)
