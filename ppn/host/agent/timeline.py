@@ -68,7 +68,8 @@ class Recorder:
         """Say that the guest wrote its first byte, which is after the operation's end."""
         with self._lock:
             self.steps.append(Step(name="first guest code", at_seconds=self._now, seconds=0.0))
-            self._keep()
+            # The VM may have been removed since, and made anew under its name.
+            self._keep(anew=False)
 
     @property
     def _now(self) -> float:
@@ -80,9 +81,9 @@ class Recorder:
             seconds = round(self._now - last.at_seconds, 6)
             self.steps[-1] = last.model_copy(update={"seconds": seconds})
 
-    def _keep(self) -> None:
+    def _keep(self, *, anew: bool = True) -> None:
         self.record = self.record.model_copy(update={"steps": tuple(self.steps)})
-        self._timelines.keep(self.vm, self.record)
+        self._timelines.keep(self.vm, self.record, anew=anew)
 
 
 class Timelines:
@@ -128,13 +129,23 @@ class Timelines:
 
     def forget(self, vm: str) -> None:
         """Remove the timeline of a VM of which nothing else is left."""
-        self._file(vm).unlink(missing_ok=True)
+        with self._lock:
+            self._file(vm).unlink(missing_ok=True)
 
-    def keep(self, vm: str, record: OperationRecord) -> None:
-        """Put a record in place of what was known of the same operation."""
+    def keep(self, vm: str, record: OperationRecord, *, anew: bool = True) -> None:
+        """Put a record in place of what was known of the same operation.
+
+        Args:
+            vm: whom it changes.
+            record: how it is by now.
+            anew: also when nothing is known of it.
+        """
+        key = (record.began, record.correlation_id)
         with self._lock:
             known = {(one.began, one.correlation_id): one for one in self.read(vm).operations}
-            known[record.began, record.correlation_id] = record
+            if key not in known and not anew:
+                return
+            known[key] = record
             kept = tuple(known.values())[-OPERATIONS_KEPT:]
             try:
                 self._write(vm, Timeline(vm=vm, operations=kept))

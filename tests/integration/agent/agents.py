@@ -7,7 +7,7 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +29,7 @@ class Ear(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.heard: list[Heartbeat] = []
         self.deaf = False
-        self.refused = 0
+        self.refused: list[Heartbeat] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -59,11 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.path == "/v1/heartbeats"
-        if self.server.deaf:
-            self.server.refused += 1
-        else:
-            self.server.heard.append(Heartbeat.model_validate_json(body))
-        self.send_response(503 if self.server.deaf else 204)
+        deaf = self.server.deaf
+        taken = self.server.refused if deaf else self.server.heard
+        taken.append(Heartbeat.model_validate_json(body))
+        self.send_response(503 if deaf else 204)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -98,7 +97,7 @@ class Agent:
         self.settings |= settings
         self.write_settings()
         self.process = self.spawn_process()
-        wait_for("the agent", lambda: self.serves() or self.process_ended(), 60)
+        wait_for("the agent", lambda: self.serves() or self.process_ended())
         assert not self.process_ended(), self.log()
 
     def write_settings(self) -> None:
@@ -155,20 +154,34 @@ class Agent:
         """Spawn a VM of the tests' usual size."""
         return self.do("spawn", vm=json.loads(spec_text(spec)))
 
-    def at_step(self, vm: str, operation: str, step: str) -> str:
-        """Wait until an operation has come to a step; the step it is at by then."""
+    def at_step(self, vm: str, operation: str, step: str, done: Callable[[], bool]) -> str:
+        """Wait until an operation has come to a step; the step it is at by then.
+
+        Args:
+            vm: whom it changes.
+            operation: its name.
+            step: to wait for.
+            done: whether it is over, as who asked for it knows: what it did may be forgotten.
+
+        Returns:
+            Its last step; empty when it was over and no longer to be seen.
+        """
         file = self.node.paths.timelines / f"{vm}.json"
 
         def reached() -> str:
-            if not file.exists():
+            try:
+                last = Timeline.model_validate_json(file.read_bytes()).operations[-1]
+            except FileNotFoundError:
                 return ""
-            last = Timeline.model_validate_json(file.read_bytes()).operations[-1]
             names = [one.name for one in last.steps]
             return names[-1] if last.operation == operation and step in names else ""
 
         # Without a pause, for steps are short.
-        while not (found := reached()):
+        over = False
+        while not (found := reached()) and not over:
             assert not self.process_ended()
+            # Looked at once more after that: it may have come to the step meanwhile.
+            over = done()
         return found
 
     def log(self) -> str:

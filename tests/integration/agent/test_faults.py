@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -32,6 +31,9 @@ from tests.integration.host.node import Node, end_process, is_alive, wait_for
 
 DESTROY_STEPS = ("admit", "stop", "undefine", "remove_files")
 PARALLEL, ROOM = 20, 3
+# Rounds of kills, of which some may miss what they are meant for.
+TRIES = 5
+SPEC = {"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
 # Three of these fit beside the buffer of a node with 4 GiB.
 THIRD_MIB = 1100
 
@@ -48,10 +50,11 @@ def ask_until_killed(agent: Agent, operation: str, **fields: Any) -> threading.T
     return thread
 
 
-def kill_at(agent: Agent, vm: str, operation: str, step: str) -> str:
-    """Kill the agent as soon as an operation reaches a step; the step it was killed in."""
-    found = agent.at_step(vm, operation, step)
+def kill_at(agent: Agent, asked: threading.Thread, operation: str, step: str) -> str:
+    """Kill the agent as soon as an operation reaches a step; the step it was killed in, if any."""
+    found = agent.at_step("web", operation, step, lambda: not asked.is_alive())
     agent.kill()
+    asked.join(timeout=60)
     return found
 
 
@@ -73,11 +76,8 @@ def check_sound(node: Node, vm: str) -> bool:
 def test_agent_killed_at_each_step_of_a_spawn(agent: Agent) -> None:
     """HOST-05: it runs or is gone, with the reason; a repeated order makes it in any case."""
     killed: set[str] = set()
-    spec = json.loads('{"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}')
-    for step in SPAWN_STEPS:
-        thread = ask_until_killed(agent, "spawn", vm=spec)
-        killed.add(kill_at(agent, "web", "spawn", step))
-        thread.join(timeout=60)
+    for step in SPAWN_STEPS * TRIES:
+        killed.add(kill_at(agent, ask_until_killed(agent, "spawn", vm=SPEC), "spawn", step))
         agent.start()
         there = check_sound(agent.node, "web")
         records = agent.do("timeline", vm="web")["operations"]
@@ -88,11 +88,13 @@ def test_agent_killed_at_each_step_of_a_spawn(agent: Agent) -> None:
             assert (spawn["outcome"], spawn["code"]) == ("cut_short", "agent_ended")
             with pytest.raises(Refusal, match="web is not on this node"):
                 agent.do("show", vm="web")
-        assert agent.do("spawn", vm=spec)["vm"]["state"] == "running"
+        assert agent.do("spawn", vm=SPEC)["vm"]["state"] == "running"
         agent.do("destroy", vm="web")
         assert agent.node.nothing_is_left()
-    # The steps are short: now and then a kill comes in the one after.
-    assert len(killed) >= 5
+        # The steps are short: now and then a kill comes in a later one.
+        if step == SPAWN_STEPS[-1] and len(killed.intersection(SPAWN_STEPS)) >= 5:
+            break
+    assert len(killed.intersection(SPAWN_STEPS)) >= 5
 
 
 @pytest.mark.fault(
@@ -101,14 +103,18 @@ def test_agent_killed_at_each_step_of_a_spawn(agent: Agent) -> None:
 )
 def test_agent_killed_at_each_step_of_a_destroy(agent: Agent) -> None:
     """HOST-13: a removal that was begun is finished by the next agent."""
-    for step in DESTROY_STEPS:
+    left = set(DESTROY_STEPS)
+    for step in DESTROY_STEPS * TRIES:
+        if step not in left:
+            continue
         agent.spawn()
-        thread = ask_until_killed(agent, "destroy", vm="web")
-        kill_at(agent, "web", "destroy", step)
-        thread.join(timeout=60)
+        # Of a removal that is over by then nothing is left to see.
+        if kill_at(agent, ask_until_killed(agent, "destroy", vm="web"), "destroy", step):
+            left.remove(step)
         agent.start()
         assert agent.node.nothing_is_left()
         assert agent.do("destroy", vm="web")["changed"] is False
+    assert not left
 
 
 @pytest.mark.fault(
@@ -183,8 +189,7 @@ def test_a_large_vm_settles_before_it_is_said_to_run(
     monkeypatch.setattr(settle, "LARGE_MIB", 256)
     told = threading.Event()
     service = Service(node.paths, on_change=told.set, report=dict, uri=node.uri)
-    spec = {"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
-    made = service.do(operation_of({"operation": "spawn", "vm": spec}), "test-settle")
+    made = service.do(operation_of({"operation": "spawn", "vm": SPEC}), "test-settle")
     assert made["vm"]["state"] == "stabilising"
     told.clear()
     show = operation_of({"operation": "show", "vm": "web"})
@@ -199,9 +204,7 @@ def test_a_large_vm_settles_before_it_is_said_to_run(
 )
 def test_agent_told_to_stop_ends_what_it_began(agent: Agent) -> None:
     """A spawn in flight is finished before the agent ends."""
-    begun = ask_until_killed(
-        agent, "spawn", vm={"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
-    )
+    begun = ask_until_killed(agent, "spawn", vm=SPEC)
     file = agent.node.paths.timelines / "web.json"
     wait_for("the spawn", file.exists)
     agent.end()
@@ -278,9 +281,10 @@ def alerts(agent: Agent) -> list[str]:
 
 
 def in_order(agent: Agent) -> bool:
-    """Whether every VM of a node runs, and nothing is wrong."""
-    found = agent.do("node")["node"]
-    return not found["alerts"] and all(vm["state"] == "running" for vm in found["vms"])
+    """Whether every VM of a node runs, nothing is wrong, and nobody is putting it right."""
+    report = agent.do("node")
+    well = not report["node"]["alerts"] and not report["operations"]
+    return well and all(vm["state"] == "running" for vm in report["node"]["vms"])
 
 
 @pytest.mark.fault(
@@ -317,7 +321,8 @@ def test_libvirtd_that_hangs_holds_nobody(own_node: Node) -> None:
     """A deadline on every call: neither a connection nor a look waits for what does not come."""
     own_node.apply(state="stopped")
     daemon = int((own_node.root / "libvirtd.pid").read_text())
-    with Backend(own_node.uri, deadline=1.0) as before:
+    # The connection itself must come about in that time.
+    with Backend(own_node.uri, deadline=5.0) as before:
         os.kill(daemon, signal.SIGSTOP)
         try:
             for ask in (before.domains, lambda: Backend(own_node.uri, deadline=1.0)):
@@ -341,10 +346,10 @@ def test_libvirtd_killed_at_each_step_of_a_spawn(own: Agent) -> None:
     """HOST-11: once libvirtd is back the VM runs or is gone, and nobody has to put it right."""
     node, codes = own.node, set[str]()
     with ExitStack() as daemons:
-        for step in SPAWN_STEPS:
+        for step in SPAWN_STEPS * TRIES:
             with ThreadPoolExecutor() as workers:
                 asked = workers.submit(own.spawn)
-                own.at_step("web", "spawn", step)
+                own.at_step("web", "spawn", step, asked.done)
                 kill_libvirtd(node)
                 error = asked.exception(timeout=180)
             assert isinstance(error, PpnError | None)
@@ -359,6 +364,8 @@ def test_libvirtd_killed_at_each_step_of_a_spawn(own: Agent) -> None:
             assert own.spawn()["vm"]["state"] == "running"
             own.do("destroy", vm="web")
             assert node.nothing_is_left()
+            if codes and step == SPAWN_STEPS[-1]:
+                break
     # The way to libvirt broke, or a call on it.
     assert codes and codes <= {"libvirt_unavailable", "libvirt_failed"}
 

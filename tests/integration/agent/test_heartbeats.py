@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from ppn.host.agent.client import operation_of
@@ -14,6 +14,7 @@ from ppn.host.agent.tickets import Tickets
 from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.wire.heartbeat import Heartbeat
 from tests.integration.agent.agents import Agent, Ear, listening
+from tests.integration.fleet.edges import free_port
 from tests.integration.host.node import Node, end_process, is_alive, wait_for
 
 
@@ -25,6 +26,12 @@ def pids(node: Node) -> dict[str, int]:
 def identity(found: Heartbeat) -> set[tuple[str, str, str | None, str]]:
     """What must not change of a node's VMs."""
     return {(vm.id, vm.owner, vm.uuid, vm.state) for vm in found.vms}
+
+
+def two_cycles(agent: Agent, ear: Ear) -> None:
+    """Wait for two heartbeats that were finished after now: the second was begun after it too."""
+    now = agent.do("node")["node"]["sequence"]
+    wait_for("two heartbeats", lambda: sum(beat.sequence > now for beat in ear.heard) >= 2)
 
 
 def test_first_heartbeat_after_a_kill_lists_every_vm(stopped: Agent) -> None:
@@ -90,19 +97,19 @@ def test_discrepancies_raise_one_alert_each(stopped: Agent, ear: Ear, tmp_path: 
     stopped.start(controllers=[ear.url])
     stopped.spawn()
     stopped.spawn(name="db", state="stopped")
-    ear.next(2)
+    two_cycles(stopped, ear)
     assert ear.last().alerts == ()
     end_process(pids(node)["web"])
+    wait_for("libvirt to see it", lambda: not pids(node))
     sidecar = node.paths.vm("db").sidecar
-    content = sidecar.read_bytes()
-    sidecar.unlink()
+    aside = sidecar.rename(node.root / "aside")
     xml = tmp_path / "foreign.xml"
     xml.write_text(
         "<domain type='qemu'><name>foreign</name><memory unit='MiB'>64</memory>"
         "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
     )
     node.virsh("define", xml)
-    ear.next(2)
+    two_cycles(stopped, ear)
     assert ear.alerts() == {
         "qemu_gone": "web",
         "sidecar_missing": "db",
@@ -110,9 +117,9 @@ def test_discrepancies_raise_one_alert_each(stopped: Agent, ear: Ear, tmp_path: 
     }
     assert len(stopped.logged(event="alert raised")) == 3
     node.virsh("undefine", "foreign")
-    sidecar.write_bytes(content)
+    aside.rename(sidecar)
     stopped.do("start", vm="web")
-    ear.next(2)
+    two_cycles(stopped, ear)
     assert ear.alerts() == {} and len(stopped.logged(event="alert cleared")) == 3
 
 
@@ -169,25 +176,24 @@ def test_each_change_is_told_at_once(stopped: Agent, ear: Ear) -> None:
 def test_dead_controller_delays_no_other(stopped: Agent, ear: Ear) -> None:
     """HLT-01: one that never answers, one that is not there, and one that hears."""
     taken: list[socket.socket] = []
+    # How many heartbeats were heard each time when the silent one was asked.
+    heard: list[int] = []
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
 
         def accept() -> None:
-            for _ in range(2):
-                try:
+            with suppress(OSError):
+                while True:
                     taken.append(silent.accept()[0])
-                except OSError:
-                    return
+                    heard.append(len(ear.heard))
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         dead = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with closing(socket.create_server(("127.0.0.1", 0))) as gone:
-            absent = f"http://127.0.0.1:{gone.getsockname()[1]}"
+        absent = f"http://127.0.0.1:{free_port()}"
         stopped.start(controllers=[dead, absent, ear.url], heartbeat_seconds=0.1)
-        wait_for("the silent one to be asked", lambda: taken)
+        wait_for("the silent one to be asked", lambda: heard)
         # It has five seconds to answer: in that time the other hears many times.
-        ear.next(5)
-        assert len(taken) == 1
+        wait_for("five heartbeats meanwhile", lambda: len(ear.heard) - heard[-1] >= 5)
         stopped.end()
         silent.shutdown(socket.SHUT_RDWR)
         thread.join(timeout=60)
@@ -203,10 +209,12 @@ def test_missed_heartbeats_are_not_sent_later(stopped: Agent, ear: Ear) -> None:
     """The newest state only: a controller that was away is not flooded with the past."""
     ear.deaf = True
     stopped.start(controllers=[ear.url], heartbeat_seconds=0.1)
-    wait_for("some misses", lambda: ear.refused >= 4)
+    wait_for("some misses", lambda: len({missed.sequence for missed in ear.refused}) >= 4)
     stopped.spawn(state="stopped")
+    # What the agent looked at before the spawn may still be on its way.
+    wait_for("a miss that tells of it", lambda: ear.refused[-1].vms)
     ear.deaf = False
-    first = ear.last()
+    first = wait_for("a heartbeat", lambda: ear.heard)[0]
     assert [vm.id for vm in first.vms] == ["web"] and first.sequence > 4
     assert ear.next().sequence > first.sequence
 

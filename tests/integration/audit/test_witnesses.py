@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -24,6 +22,7 @@ from ppn.audit.pusher import PushStatus
 from ppn.audit.witness.settings import WitnessAt, WitnessSettings
 from ppn.pool.keys import load_private
 from tests.integration.audit import parts
+from tests.integration.fleet.edges import free_port
 from tests.unit.audit.samples import ORIGIN, entry
 from tests.unit.audit.test_log import Place, wait_until
 
@@ -35,14 +34,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Publish and push without the usual pauses."""
     monkeypatch.setattr(log_module, "PUBLISH_SECONDS", 0.05)
     monkeypatch.setattr(pusher_module, "PUSH_SECONDS", 0.05)
+    monkeypatch.setattr(pusher_module, "MOST_SECONDS", 0.5)
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[WitnessSettings]:
+def told(tmp_path: Path) -> WitnessSettings:
     """A witness's settings, with a port that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    yield parts.settings(tmp_path / "witness", port, ORIGIN)
+    return parts.settings(tmp_path / "witness", free_port(), ORIGIN)
 
 
 class Witnessed(Place):
@@ -94,7 +92,7 @@ def test_a_witness_follows_and_survives(tmp_path: Path, told: WitnessSettings) -
             wait_until(lambda: pushed(log).size == 2)
         for _ in range(5):
             log.append(entry(2))
-        wait_until(lambda: pushed(log).trouble != "")
+        wait_until(lambda: pushed(log).trouble != "" and log.status().published == 7)
         with parts.witness(told):
             (kept,) = httpx.get(f"{parts.url(told)}/v1/logs", trust_env=False).json()
             # It may have been sent the rest already, and nothing else than what it knew goes there.
