@@ -121,7 +121,7 @@ class Mover:
             held = self._one(vm)
             if held.report.state not in IN_TRANSIT:
                 raise _refusal("move_unknown", f"vm {vm} is on no way to another node", "list VMs")
-            if await self.maker.peers.stages(vm):
+            if await self.maker.peers.stages(vm) - {"told"}:
                 raise _refusal("order_elsewhere", f"another controller moves vm {vm}", "ask there")
             drive = await self._adopt(vm, held.node, asked)
         if drive is None:
@@ -159,7 +159,9 @@ class Mover:
         }
         self.orphans = {vm: self.orphans.get(vm, now) for vm in moving}
         for vm, since in tuple(self.orphans.items()):
-            if now - since >= ORPHAN_SECONDS and not await self.maker.peers.stages(vm):
+            if now - since < ORPHAN_SECONDS:
+                continue
+            if not await self.maker.peers.stages(vm) - {"told"}:
                 asked = Asked(f"orphan-{vm}"[:64], self.clock())
                 await self._adopt(vm, moving[vm].node, asked)
 

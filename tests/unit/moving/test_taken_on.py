@@ -58,7 +58,7 @@ def test_a_move_without_a_driver_is_taken_on(
         moving.parts.peers.says.append("going")
         await moving.mover.watch()
         assert moving.mover.under_way == {}, "another controller is at it"
-        moving.parts.peers.says[:] = [None]
+        moving.parts.peers.says[:] = ["told"]
         await moving.mover.watch()
         assert (await moving.ended()).outcome == outcome
 
