@@ -328,7 +328,8 @@ async def show_intent(request: Request, vm: VmName) -> dict[str, str]:
             constraint="open intent",
             hint="look at the VM itself",
         )
-    return {"id": vm, "node": intent.node if intent is not None else "", "stage": stage}
+    node = intent.node if intent is not None else maker.told.get(vm, "")
+    return {"id": vm, "node": node, "stage": stage}
 
 
 metrics_router = APIRouter()

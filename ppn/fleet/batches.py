@@ -87,9 +87,10 @@ class Batches:
         if failed:
             await self._take_back(tuple(vms), whole)
             raise failed[0]
-        await asyncio.to_thread(self.maker.journal.end, *vms)
-        self.maker.tell(*vms)
         made = [result for result in results if isinstance(result, Made)]
+        # First: other controllers are never to find neither.
+        self.maker.tell(*made)
+        await asyncio.to_thread(self.maker.journal.end, *vms)
         return BatchAnswer(
             id=batch,
             items=tuple(

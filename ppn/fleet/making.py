@@ -18,7 +18,7 @@ from ppn.fleet.journal import Intent, Journal
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Held, Reservation
 from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown, vm_in
-from ppn.fleet.peers import Peers, Stage
+from ppn.fleet.peers import Peers, Stage, elsewhere
 from ppn.fleet.registry import Registry
 from ppn.fleet.reports import placed_vm
 from ppn.host.spec import VmSpec, spec_from_data
@@ -79,7 +79,7 @@ class Maker:
         under_way: the VMs in the making, each with the digest of its order.
         checking: of these, those that other controllers are asked about just now.
         open_batches: the batches this process is at, each with its VMs.
-        told: VMs that a caller was told of, the oldest first.
+        told: the nodes of VMs that a caller was told of, by VM, the oldest first.
         decisions: the last decision on each VM.
     """
 
@@ -91,7 +91,7 @@ class Maker:
     under_way: dict[str, tuple[str, asyncio.Task[Made]]] = field(default_factory=dict)
     checking: set[str] = field(default_factory=set)
     open_batches: dict[str, frozenset[str]] = field(default_factory=dict)
-    told: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    told: OrderedDict[str, str] = field(default_factory=OrderedDict)
     decisions: Decisions = field(default_factory=Decisions)
 
     async def make(
@@ -128,13 +128,14 @@ class Maker:
             task = known[1]
         made = await asyncio.shield(task)
         if asked.batch == "":
-            self.tell(vm)
+            self.tell(made)
         return made
 
-    def tell(self, *vms: str) -> None:
+    def tell(self, *made: Made) -> None:
         """Remember that a caller is told of VMs: no other controller may take them back."""
-        for vm in vms:
-            self.told[vm] = None
+        for one in made:
+            vm = one.placed.vm.id
+            self.told[vm] = one.placed.node
             self.told.move_to_end(vm)
         while len(self.told) > TOLD_KEPT:
             self.told.popitem(last=False)
@@ -207,11 +208,14 @@ class Maker:
                 self.registry.settle(reservation, self.clock())
                 raise
             self.registry.settle(reservation, self.clock(), report)
+            made = Made(PlacedVm(node=reservation.node, vm=report), fresh=True)
             # A batch ends as one, once all of it is made.
             if asked.batch == "":
+                # First: other controllers are never to find neither. Its caller may have gone.
+                self.tell(made)
                 self.journal.end(vm)
             log.info("made", vm=vm, node=reservation.node, owner=order.owner)
-            return Made(PlacedVm(node=reservation.node, vm=report), fresh=True)
+            return made
 
     async def _existing(self, vm: str, order: VmOrder, asked: Asked) -> Held | None:
         """The VM where it is already; one in the making is waited for."""
@@ -261,7 +265,7 @@ class Maker:
         self.checking.add(vm)
         try:
             await asyncio.to_thread(self.journal.intend, intent)
-            await self.peers.check_alone(vm)
+            await self._check_not_made(vm, await self.peers.check_alone(vm), asked)
         finally:
             self.checking.discard(vm)
         body = spec_of(vm, order, reservation).model_dump(mode="json", exclude_defaults=True)
@@ -286,6 +290,22 @@ class Maker:
                     f"what becomes of vm {vm} is open: {open_now.message}", hint="ask again"
                 ) from open_now
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _check_not_made(self, vm: str, nodes: frozenset[str], asked: Asked) -> None:
+        """Refuse a VM that another controller has made since this one looked for it.
+
+        Its heartbeat may not have come yet, so the nodes themselves are asked.
+
+        Raises:
+            Refusal: `order_elsewhere`: it is there, or its node does not say.
+        """
+        for node in nodes & self.registry.nodes.keys():
+            try:
+                report = await self._look(vm, node, asked)
+            except PpnError as error:
+                raise elsewhere(vm, f"may be on {node}, which does not say") from error
+            if report is not None:
+                raise elsewhere(vm, f"was made on {node} by another controller")
 
     async def _settled(
         self, reservation: Reservation, error: PpnError, asked: Asked

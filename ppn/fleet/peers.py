@@ -23,6 +23,19 @@ Stage = Literal["checking", "going", "waiting", "told"]
 log = structlog.get_logger("fleet")
 
 
+@dataclass(frozen=True)
+class Known:
+    """What another controller has to do with a VM.
+
+    Args:
+        stage: how far it is.
+        node: where it makes it, or has made it; empty when it has not begun.
+    """
+
+    stage: Stage
+    node: str = ""
+
+
 @dataclass
 class Peers:
     """The other controllers of the pool.
@@ -41,36 +54,36 @@ class Peers:
     others: Sequence[IPv4Address]
     port: int
 
-    async def check_alone(self, vm: str) -> None:
+    async def check_alone(self, vm: str) -> frozenset[str]:
         """Refuse an order that another controller is carrying out.
 
         A controller that does not answer is passed over: one that is dead must not stop the rest.
 
+        Returns:
+            The nodes on which others have made it, as far as they remember: it may be there still.
+
         Raises:
             Refusal: `order_elsewhere`.
         """
-        await asyncio.gather(*(self._check(other, vm) for other in self.others))
+        found = await asyncio.gather(*(self._check(other, vm) for other in self.others))
+        return frozenset(node for node in found if node)
 
     async def stages(self, vm: str) -> frozenset[Stage]:
         """How far other controllers are with a VM; empty when none that answers knows of it."""
-        found = await asyncio.gather(*(self.stage(other, vm) for other in self.others))
-        return frozenset(stage for stage in found if stage is not None)
+        found = await asyncio.gather(*(self.known(other, vm) for other in self.others))
+        return frozenset(known.stage for known in found if known is not None)
 
-    async def _check(self, other: IPv4Address, vm: str) -> None:
-        while stage := await self.stage(other, vm):
-            if stage == "going" or (stage == "checking" and other < self.own):
-                raise Refusal(
-                    f"vm {vm} is being made by the controller at {other}",
-                    code="order_elsewhere",
-                    constraint="one controller for an order",
-                    hint="ask again: what it made is found then",
-                )
-            if stage != "checking":
-                return
+    async def _check(self, other: IPv4Address, vm: str) -> str:
+        while known := await self.known(other, vm):
+            if known.stage == "going" or (known.stage == "checking" and other < self.own):
+                raise elsewhere(vm, f"is being made by the controller at {other}")
+            if known.stage != "checking":
+                return known.node
             await asyncio.sleep(POLL_SECONDS)
+        return ""
 
-    async def stage(self, other: IPv4Address, vm: str) -> Stage | None:
-        """How far one of the others is with a VM; None when it does not know of it, or is silent.
+    async def known(self, other: IPv4Address, vm: str) -> Known | None:
+        """What one of the others has to do with a VM; None when nothing, or when it is silent.
 
         Args:
             other: its address.
@@ -82,7 +95,18 @@ class Peers:
                 answer = await client.get(f"http://{other}:{self.port}/v1/intents/{vm}")
                 if answer.status_code != httpx.codes.OK:
                     return None
-                return cast(Stage, answer.json().get("stage", "going"))
+                said = answer.json()
+                return Known(cast(Stage, said.get("stage", "going")), said.get("node", ""))
         except (httpx.HTTPError, ValueError) as error:
             log.warning("controller not asked", controller=str(other), error=str(error))
             return None
+
+
+def elsewhere(vm: str, why: str) -> Refusal:
+    """The refusal of an order that another controller has to do with."""
+    return Refusal(
+        f"vm {vm} {why}",
+        code="order_elsewhere",
+        constraint="one controller for an order",
+        hint="ask again: what it made is found then",
+    )

@@ -16,7 +16,7 @@ from ppn.fleet.identity import batch_id, vm_id
 from ppn.fleet.journal import Intent, Journal
 from ppn.fleet.making import Asked, Maker
 from ppn.fleet.nodes import Call, Nodes
-from ppn.fleet.peers import Peers, Stage
+from ppn.fleet.peers import Known, Peers, Stage
 from ppn.fleet.recovery import Recovery
 from ppn.fleet.registry import Registry
 from ppn.fleet.removing import Remover
@@ -89,12 +89,14 @@ class Others(Peers):
     """Stands for the other controllers: they say what the test tells them."""
 
     says: list[Stage | None] = field(default_factory=list)
+    node: str = ""
 
-    async def stage(self, other: IPv4Address, vm: str) -> Stage | None:
+    async def known(self, other: IPv4Address, vm: str) -> Known | None:
         """The next thing to say; the last one for ever."""
         if not self.says:
             return None
-        return self.says.pop(0) if len(self.says) > 1 else self.says[0]
+        stage = self.says.pop(0) if len(self.says) > 1 else self.says[0]
+        return Known(stage, self.node) if stage is not None else None
 
 
 class Parts:

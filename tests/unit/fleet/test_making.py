@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from ppn.errors import PpnError, Refusal
-from ppn.fleet.nodes import Call, OutcomeUnknown
+from ppn.fleet.nodes import Call, NodeUnreachable, OutcomeUnknown
+from ppn.fleet.peers import Stage
 from ppn.wire.fleet import VmOrder
 from ppn.wire.heartbeat import VmState
 from tests.unit.fleet.builders import heartbeat, report
@@ -272,6 +274,63 @@ def test_of_two_controllers_one_goes_on(parts: Parts) -> None:
         with pytest.raises(Refusal) as caught:
             asyncio.run(parts.peers.check_alone(FIRST))
         assert caught.value.code == "order_elsewhere"
+
+
+@pytest.mark.parametrize("stage", ["told", "waiting"])
+def test_what_another_controller_has_just_made_is_not_made_again(
+    parts: Parts, stage: Stage
+) -> None:
+    """FLEET-19: its heartbeat may come late, so the node is asked that has it."""
+    parts.peers.says, parts.peers.node = [stage], "b"
+    parts.nodes.vms = {FIRST}
+    for silent in (False, True):
+        parts.nodes.before = cut if silent else lambda call: None
+        with pytest.raises(Refusal) as caught:
+            asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked()))
+        assert caught.value.code == "order_elsewhere"
+    assert "POST" not in parts.nodes.methods() and not parts.journal.intents
+    assert {call.node for call in parts.nodes.calls} == {"b"}
+    # It was removed since.
+    parts.nodes.before, parts.nodes.vms = lambda call: None, set()
+    assert asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked())).fresh
+
+
+def cut(call: Call) -> None:
+    """A node that cannot be reached."""
+    raise NodeUnreachable("no way")
+
+
+def test_a_node_that_is_gone_keeps_nobody_from_making_it_anew(parts: Parts) -> None:
+    parts.peers.says, parts.peers.node = ["told"], "gone"
+    assert asyncio.run(parts.maker.make(FIRST, ORDER, parts.asked())).fresh
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_who_has_made_it_never_says_that_it_knows_nothing(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
+    """FLEET-19: also when the caller has gone; another controller would make it once more."""
+    monkeypatch.setattr(parts.journal, "end", partial(noted, parts, parts.journal.end))
+
+    async def run() -> None:
+        asked = parts.asked()
+        if batch:
+            await parts.batches.make(PAIR, KEY, asked)
+            return
+        caller = asyncio.create_task(parts.maker.make(FIRST, ORDER, asked))
+        while FIRST not in parts.maker.under_way:
+            await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.gather(caller, parts.maker.under_way[FIRST][1], return_exceptions=True)
+
+    asyncio.run(run())
+    assert parts.maker.stage(FIRST) == "told" and parts.maker.told[FIRST] in ("a", "b")
+
+
+def noted(parts: Parts, end: Callable[..., None], *vms: str) -> None:
+    """An intent ends: by then it is known where the VM is."""
+    assert set(vms) <= parts.maker.told.keys()
+    end(*vms)
 
 
 def test_a_controller_says_how_far_it_is(parts: Parts) -> None:
