@@ -47,6 +47,7 @@ class Fleet:
         self.silent: set[str] = set()
         self.peak = NOTHING
         self.connections = 0
+        self.removed = 0
         self.before_answer: Callable[[], None] | None = None
         self.before_removal: Callable[[], None] | None = None
         self.lock = threading.Lock()
@@ -63,7 +64,7 @@ class Fleet:
         """What it has and had, and how many may still ask for something: the one who asks, too."""
         with self.lock:
             amounts = {"peak": vars(self.peak), "total": vars(self.total())}
-            return {**amounts, "connections": self.connections}
+            return {**amounts, "connections": self.connections, "removed": self.removed}
 
     def put(self, vm: str, owner: str, amount: Amount, state: str = "running") -> None:
         """Have a VM."""
@@ -140,7 +141,7 @@ class Fleet:
         self._work()
         with self.lock:
             if method == "DELETE":
-                self.vms.pop(vm, None)
+                self.removed += self.vms.pop(vm, None) is not None
             elif vm in self.vms:
                 self.vms[vm] |= body
                 self.peak = self.peak.most(self.total())

@@ -91,7 +91,10 @@ class Proxy:
         """Have a VM removed."""
         vm = self.known(key).vm
         begun = self.store.begin_removal(vm, lease_seconds=LEASE_SECONDS, now=now())
-        answer = self.client.delete(f"/v1/vms/{vm}")
+        answer = self.client.get(f"/v1/vms/{vm}")
+        if answer.is_success:
+            named = {"uuid": answer.json()["vm"]["uuid"]}
+            answer = self.client.delete(f"/v1/vms/{vm}", params=named)
         gone = answer.is_success or answer.status_code == httpx.codes.NOT_FOUND
         self.store.end_removal(begun, gone=gone, now=now())
 
