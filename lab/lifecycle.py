@@ -31,7 +31,7 @@ from ppn.pool import certificates, keys
 # Debian release of the node image.
 NODE_RELEASE = "13"
 STATE_NEEDS_MIB = 1000
-READY_SECONDS = {Kind.CONTAINER: 600, Kind.VM: 1800, Kind.INSTALLED: 1800}
+READY_SECONDS = {Kind.CONTAINER: 300, Kind.VM: 1800, Kind.INSTALLED: 1800}
 STOP_SECONDS = {Kind.CONTAINER: 45, Kind.VM: 120}
 # What has to be there beside coreutils, by the Debian package that has it.
 PROGRAMS = {
