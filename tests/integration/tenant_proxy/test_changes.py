@@ -23,16 +23,15 @@ from ppn.tenant.store import Store
 from ppn.wire.problems import NoCapacity, NodeRefusal
 from tests.integration.proxy.parts import wait_for
 from tests.integration.tenant_proxy.parts import (
-    NODE,
     ONE,
     ORDER,
-    Recorder,
     TenantProxy,
     allocate,
     context_of,
     provision,
     recording,
 )
+from tests.integration.tenant_proxy.recorder import NODE, Recorder
 from tests.logged import logged
 
 CEILING = Amount(memory_mib=1024, vcpus=8, disk_gib=20, vms=3)
