@@ -16,7 +16,8 @@ import httpx
 from bench.result import Result, overhead
 from ppn.errors import PpnError
 from ppn.tenant.store import Store
-from tests.integration.fleet.parts import Node, pool
+from tests.integration.fleet.node import Node
+from tests.integration.fleet.parts import pool
 from tests.integration.proxy.parts import Authority
 from tests.integration.tenant_proxy.parts import (
     ROOMY,

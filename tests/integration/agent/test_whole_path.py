@@ -19,8 +19,8 @@ import pytest
 from ppn.fleet.identity import vm_id
 from tests.integration.agent.agents import NODE, SPAWN_STEPS, Agent
 from tests.integration.fleet.edges import Door, succeeds
+from tests.integration.fleet.node import Node as StandIn
 from tests.integration.fleet.parts import ORDER, Controller, Outside, Pool, pool
-from tests.integration.fleet.parts import Node as StandIn
 from tests.integration.host.node import Node, end_process, is_alive, wait_for
 
 OWNER = str(ORDER["owner"])

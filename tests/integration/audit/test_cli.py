@@ -21,6 +21,7 @@ from ppn.audit.note import (
     with_signatures,
 )
 from ppn.audit.proof import parse_bundle
+from tests.unit.audit.places import Place
 from tests.unit.audit.samples import (
     BATCHES,
     KEY,
@@ -31,7 +32,6 @@ from tests.unit.audit.samples import (
     entry,
     make_log,
 )
-from tests.unit.audit.test_log import Place
 
 PPN = Path(sys.executable).parent / "ppn"
 ENTRIES = sum(BATCHES)

@@ -15,8 +15,8 @@ from ppn.audit.journal import AuditUnavailable
 from ppn.audit.log import Log
 from ppn.audit.verify import verify
 from ppn.run import run
+from tests.unit.audit.places import Place
 from tests.unit.audit.samples import ORIGIN, entry
-from tests.unit.audit.test_log import Place
 
 ROOT = Path(__file__).parents[3]
 KILLER = Path(__file__).parent / "killer.py"

@@ -23,8 +23,8 @@ from ppn.audit.witness.settings import WitnessAt, WitnessSettings
 from ppn.pool.keys import load_private
 from tests.integration.audit import parts
 from tests.integration.fleet.edges import free_port
+from tests.unit.audit.places import Place, wait_until
 from tests.unit.audit.samples import ORIGIN, entry
-from tests.unit.audit.test_log import Place, wait_until
 
 PPN = Path(sys.executable).parent / "ppn"
 

@@ -14,7 +14,8 @@ from ppn.run import Completed, run
 from ppn.tenant.model import Amount
 from ppn.tenant.store import Store
 from tests.integration.host.node import PPN
-from tests.integration.tenant_proxy.parts import Recorder, TenantProxy, provision, recording
+from tests.integration.tenant_proxy.parts import TenantProxy, provision, recording
+from tests.integration.tenant_proxy.recorder import Recorder
 
 CEILING = Amount(memory_mib=600, vcpus=8, disk_gib=10, vms=1)
 ORDER = ("vm", "create", "tiny", "--vcpus", "2", "--memory-mib", "256")

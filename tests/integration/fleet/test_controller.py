@@ -12,7 +12,8 @@ import pytest
 
 from ppn.run import run
 from tests.integration.fleet.edges import send
-from tests.integration.fleet.parts import ORDER, Node, Pool, pool
+from tests.integration.fleet.node import Node
+from tests.integration.fleet.parts import ORDER, Pool, pool
 from tests.integration.host.node import PPN
 from tests.integration.proxy.parts import replace, wait_for
 from tests.unit.host.builders import UUID

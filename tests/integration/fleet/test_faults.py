@@ -13,7 +13,8 @@ import pytest
 
 from ppn.fleet.settings import STALE_SECONDS
 from tests.integration.fleet.edges import succeeds
-from tests.integration.fleet.parts import ORDER, Controller, Node, Pool, pool
+from tests.integration.fleet.node import Node
+from tests.integration.fleet.parts import ORDER, Controller, Pool, pool
 from tests.integration.proxy.parts import wait_for
 
 RACES = 200

@@ -18,7 +18,8 @@ from ppn.host.moving import policy
 from ppn.host.sidecar import Sidecar
 from ppn.wire.diagnosis import Inspection
 from ppn.wire.moving import MoveView
-from tests.integration.fleet.parts import Node, Pool, pool
+from tests.integration.fleet.node import Node
+from tests.integration.fleet.parts import Pool, pool
 from tests.integration.host.node import PPN
 from tests.integration.proxy.parts import wait_for
 from tests.logged import logged

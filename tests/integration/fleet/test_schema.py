@@ -18,7 +18,8 @@ from schemathesis.specs.openapi.checks import (
 
 from ppn.fleet.access import HEARTBEATS
 from ppn.fleet.openapi import bare_app
-from tests.integration.fleet.parts import Node, Pool, pool
+from tests.integration.fleet.node import Node
+from tests.integration.fleet.parts import Pool, pool
 
 SCHEMA = schemathesis.openapi.from_dict(bare_app().openapi())
 CHECKS = [

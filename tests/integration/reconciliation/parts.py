@@ -12,7 +12,7 @@ from ppn.fleet.reconciliation import app
 from ppn.fleet.reconciliation.settings import read_settings
 from ppn.fleet.reconciliation.store import Store, read_report
 from ppn.run import Completed, run
-from tests.integration.fleet.parts import Node
+from tests.integration.fleet.node import Node
 from tests.integration.host.node import PPN
 
 # Where reconciliation asks from: a caller of the controllers.

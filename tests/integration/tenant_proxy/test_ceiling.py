@@ -14,7 +14,8 @@ import pytest
 from ppn.tenant.model import Amount
 from ppn.tenant.store import Store
 from tests.integration.proxy.parts import Authority
-from tests.integration.tenant_proxy.parts import ONE, ORDER, Recorder, TenantProxy, provision
+from tests.integration.tenant_proxy.parts import ONE, ORDER, TenantProxy, provision
+from tests.integration.tenant_proxy.recorder import Recorder
 from tests.postgres import cluster
 
 ORDERS, ROOM = 200, 5

@@ -14,13 +14,8 @@ import pytest
 
 from ppn.tenant.store import Store
 from tests.integration.proxy.parts import Authority, replace, wait_for
-from tests.integration.tenant_proxy.parts import (
-    Recorder,
-    TenantProxy,
-    context_of,
-    provision,
-    recording,
-)
+from tests.integration.tenant_proxy.parts import TenantProxy, context_of, provision, recording
+from tests.integration.tenant_proxy.recorder import Recorder
 
 
 @pytest.fixture(scope="module")

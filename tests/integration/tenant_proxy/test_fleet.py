@@ -14,7 +14,8 @@ from ppn.errors import PpnError, Refusal
 from ppn.fleet.identity import vm_id
 from ppn.tenant.fleet import Call, Fleet, FleetUnreachable, OutcomeOpen, surely_not_done
 from tests.integration.fleet.edges import free_port
-from tests.integration.tenant_proxy.parts import ORDER, Recorder
+from tests.integration.tenant_proxy.parts import ORDER
+from tests.integration.tenant_proxy.recorder import Recorder
 
 ORDERED = {**ORDER, "owner": "acme", "disk_gib": 1, "disks": []}
 OWN = IPv4Address("127.0.3.20")

@@ -16,7 +16,8 @@ import pytest
 from ppn.audit.read import unended
 from ppn.tenant.model import Allocation, Amount
 from ppn.tenant.store import Store
-from tests.integration.fleet.parts import Node, Pool, pool
+from tests.integration.fleet.node import Node
+from tests.integration.fleet.parts import Pool, pool
 from tests.integration.proxy.parts import Authority, wait_for
 from tests.integration.tenant_proxy.parts import ORDER, TenantProxy, provision
 

@@ -17,15 +17,8 @@ from ppn.errors import PpnError
 from ppn.tenant.guard import OPERATOR
 from ppn.tenant.openapi import guarded_routes
 from ppn.tenant.store import Store
-from tests.integration.tenant_proxy.parts import (
-    NODE,
-    ORDER,
-    Recorder,
-    TenantProxy,
-    allocate,
-    provision,
-    recording,
-)
+from tests.integration.tenant_proxy.parts import ORDER, TenantProxy, allocate, provision, recording
+from tests.integration.tenant_proxy.recorder import NODE, Recorder
 
 # What a sound request to each route that takes a body says.
 BODIES: dict[str, Any] = {

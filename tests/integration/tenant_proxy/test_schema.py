@@ -23,13 +23,8 @@ from schemathesis.specs.openapi.checks import (
 from ppn.tenant.api import OWN_PATHS
 from ppn.tenant.openapi import bare_app
 from ppn.tenant.store import Store
-from tests.integration.tenant_proxy.parts import (
-    Recorder,
-    TenantProxy,
-    allocate,
-    provision,
-    recording,
-)
+from tests.integration.tenant_proxy.parts import TenantProxy, allocate, provision, recording
+from tests.integration.tenant_proxy.recorder import Recorder
 
 
 def without_tokens() -> dict[str, Any]:

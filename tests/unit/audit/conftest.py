@@ -1,4 +1,4 @@
-"""A folder in memory, for logs that are written and read thousands of times."""
+"""A place for a log, and a folder in memory for logs that are written and read many times."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.unit.audit.places import Place
+
 
 @pytest.fixture
 def in_memory() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     with TemporaryDirectory(prefix="ppn-audit-", dir="/dev/shm") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
