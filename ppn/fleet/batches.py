@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from ppn.errors import PpnError, Refusal
-from ppn.fleet.identity import batch_id, vm_id
-from ppn.fleet.making import Asked, Made, Maker, differs
+from ppn.fleet.identity import batch_id, differs, vm_id
+from ppn.fleet.making import Asked, Made, Maker
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Reservation
 from ppn.fleet.removing import Remover

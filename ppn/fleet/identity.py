@@ -6,7 +6,9 @@ import base64
 import hashlib
 import json
 
+from ppn.errors import Refusal
 from ppn.wire.fleet import VmOrder
+from ppn.wire.heartbeat import VmReport
 
 ID_CHARACTERS = 16
 
@@ -31,6 +33,22 @@ def order_digest(order: VmOrder) -> str:
     """SHA-256 of an order, to see whether a repeated request asks for the same."""
     text = json.dumps(order.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def agrees(report: VmReport, order: VmOrder) -> bool:
+    """Whether a VM may be what an order asked for; vCPUs, memory and disks may change later."""
+    there = (report.owner, report.image, report.label, report.disk_gib)
+    return there == (order.owner, order.image, order.label, order.disk_gib)
+
+
+def differs(vm: str) -> Refusal:
+    """The refusal of an idempotency key that was used for another order."""
+    return Refusal(
+        f"vm {vm} was ordered otherwise under this idempotency key",
+        code="order_differs",
+        constraint="idempotency key",
+        hint="use another key for another VM",
+    )
 
 
 def _word(text: str) -> str:

@@ -13,14 +13,14 @@ import structlog
 
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.decisions import Decisions
-from ppn.fleet.identity import order_digest
+from ppn.fleet.identity import agrees, differs, order_digest
 from ppn.fleet.journal import Intent, Journal
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Held, Reservation
 from ppn.fleet.nodes import Call, Nodes, OutcomeUnknown, vm_in
 from ppn.fleet.peers import Peers, Stage, elsewhere
 from ppn.fleet.registry import Registry
-from ppn.fleet.reports import placed_vm
+from ppn.fleet.reports import node_refusal, placed_vm
 from ppn.host.spec import VmSpec, spec_from_data
 from ppn.wire.fleet import PlacedVm, VmOrder
 from ppn.wire.heartbeat import VmReport
@@ -384,36 +384,6 @@ def spec_of(vm: str, order: VmOrder, reservation: Reservation) -> VmSpec:
     return spec_from_data(data)
 
 
-def agrees(report: VmReport, order: VmOrder) -> bool:
-    """Whether a VM may be what an order asked for; vCPUs, memory and disks may change later."""
-    there = (report.owner, report.image, report.label, report.disk_gib)
-    return there == (order.owner, order.image, order.label, order.disk_gib)
-
-
 def surely_not_done(error: PpnError) -> bool:
     """Whether an answer says that a node has not made a VM; a failure half-way does not."""
     return isinstance(error, Refusal) or error.code in NOT_ASKED
-
-
-def node_refusal(node: str, error: PpnError) -> NodeRefusal:
-    """A node's own refusal, as one of the reasons why a VM could not be placed."""
-    refusal = error if isinstance(error, Refusal) else None
-    return NodeRefusal(
-        node=node,
-        code=error.code,
-        message=error.message,
-        constraint=refusal.constraint if refusal else "",
-        wanted=refusal.wanted if refusal else None,
-        free=refusal.free if refusal else None,
-        unit=refusal.unit if refusal else "",
-    )
-
-
-def differs(vm: str) -> Refusal:
-    """The refusal of an idempotency key that was used for another order."""
-    return Refusal(
-        f"vm {vm} was ordered otherwise under this idempotency key",
-        code="order_differs",
-        constraint="idempotency key",
-        hint="use another key for another VM",
-    )

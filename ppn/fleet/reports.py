@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ppn.errors import PpnError, Refusal
 from ppn.fleet.node import Held, Node
 from ppn.fleet.registry import Registry
 from ppn.wire.fleet import FleetReport, NodeReport, PlacedVm
 from ppn.wire.heartbeat import Alert
+from ppn.wire.problems import NodeRefusal
 
 
 def node_reports(registry: Registry, now: float) -> tuple[NodeReport, ...]:
@@ -90,3 +92,17 @@ def pool_alerts(registry: Registry, now: float) -> Iterator[Alert]:
 def placed_vm(held: Held) -> PlacedVm:
     """A VM and the node it is on, as it is answered."""
     return PlacedVm(node=held.node, stale=held.stale, vm=held.report)
+
+
+def node_refusal(node: str, error: PpnError) -> NodeRefusal:
+    """A node's own refusal, as one of the reasons why a VM could not be placed."""
+    refusal = error if isinstance(error, Refusal) else None
+    return NodeRefusal(
+        node=node,
+        code=error.code,
+        message=error.message,
+        constraint=refusal.constraint if refusal else "",
+        wanted=refusal.wanted if refusal else None,
+        free=refusal.free if refusal else None,
+        unit=refusal.unit if refusal else "",
+    )

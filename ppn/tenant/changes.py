@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ppn.errors import PpnError, Refusal
-from ppn.fleet.identity import vm_id
-from ppn.fleet.making import agrees, differs
+from ppn.fleet.identity import agrees, differs, vm_id
 from ppn.host.spec import Disk
 from ppn.tenant.fleet import Call, Fleet, surely_not_done
 from ppn.tenant.guard import Visit
