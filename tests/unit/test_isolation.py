@@ -103,11 +103,10 @@ def test_libvirt_is_asked_for_nothing_of_a_guests_inside() -> None:
     assert not LIBVIRT_CALLS & set(WAYS_IN)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PPN).as_posix())
-def test_no_source_names_a_way_into_a_guest(path: Path) -> None:
+def test_no_source_names_a_way_into_a_guest() -> None:
     """INV-04."""
-    text = path.read_text(encoding="utf-8")
-    assert [way for way in WAYS_IN if way in text] == []
+    texts = {path: path.read_text(encoding="utf-8") for path in SOURCES}
+    assert [(path, way) for path, text in texts.items() for way in WAYS_IN if way in text] == []
 
 
 @pytest.mark.parametrize("way", WAYS_IN)

@@ -140,8 +140,8 @@ def test_a_silent_wireguard_is_not_one_that_is_gone(
     wg = tmp_path / "bin/wg"
     wg.parent.mkdir()
     monkeypatch.setenv("PATH", f"{wg.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr("ppn.host.examination.SECONDS", 0.5)
-    for script, up in (("exec sleep 60", None), ("exit 1", False)):
+    for script, up, seconds in (("exec sleep 60", None, 0.3), ("exit 1", False, 60.0)):
+        monkeypatch.setattr("ppn.host.examination.SECONDS", seconds)
         wg.write_text(f"#!/bin/sh\n{script}\n")
         wg.chmod(0o755)
         found = examine(Paths(tmp_path))
