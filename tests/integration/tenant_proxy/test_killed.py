@@ -83,6 +83,18 @@ def fleet(tmp_path: Path) -> Iterator[Pool]:
         yield made
 
 
+def proxy_of(fleet: Pool, folder: Path) -> TenantProxy:
+    """A tenant proxy of these controllers that sweeps often."""
+    return TenantProxy(
+        folder / "proxy",
+        Authority(folder),
+        [one.settings["address"] for one in fleet.controllers],
+        int(fleet.first.settings["port"]),
+        address="127.0.0.1",
+        settings={"sweep_seconds": 0.3, "request_seconds": 5, "lease_seconds": 12},
+    )
+
+
 def taken(fleet: Pool, tenant: str) -> Amount:
     """What really is on the nodes, whatever they are still at."""
     vms = []
@@ -108,17 +120,8 @@ def still_open(store: Store) -> list[Allocation]:
 )
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(fleet: Pool, tmp_path: Path) -> None:
     """TEN-08, TEN-09, TEN-10: the pool itself is not killed here; it has tests of its own."""
-    settings = {"sweep_seconds": 0.3, "request_seconds": 5, "lease_seconds": 12}
-    first = fleet.controllers[0]
     with ExitStack() as stack:
-        proxy = TenantProxy(
-            tmp_path / "proxy",
-            Authority(tmp_path),
-            [one.settings["address"] for one in fleet.controllers],
-            int(first.settings["port"]),
-            address="127.0.0.1",
-            settings=settings,
-        )
+        proxy = proxy_of(fleet, tmp_path)
         stack.callback(proxy.end)
         store = Store.open(proxy.store)
         stack.callback(store.close)
