@@ -13,6 +13,7 @@ from lab.medium import Medium, firmware_memory, make_site_medium
 from lab.node_vm import (
     ALL_PROCESSORS,
     CPUS,
+    PROCESSOR,
     control,
     credential_words,
     emulator,
@@ -27,8 +28,6 @@ from lab.wiring import inside
 from ppn.durable import write_atomic
 from ppn.run import run, stream
 
-# Real hardware has it, so a machine that stands for it does too.
-PROCESSOR = "max"
 DISK_SIZE = "16G"
 INSTALL_SECONDS = 2400
 # Colours and cursor moves of firmware and systemd.
@@ -112,6 +111,7 @@ def install(node: LabNode, paths: NodePaths, medium: Medium, shown: Step) -> Non
 
 def machine(node: LabNode, paths: NodePaths, drives: Sequence[Drive], count: int) -> list[str]:
     """The words for a machine of `count` processors that starts from its firmware."""
+    # With virtualisation, as the real hardware has that it stands for.
     argv = [*emulator(node, PROCESSOR, count), *firmware.words(paths.variables, drives)]
     return [*argv, *control(paths)]
 

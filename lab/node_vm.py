@@ -22,6 +22,9 @@ from ppn.run import run
 
 CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {MACHINE}"
 QMP_SECONDS = 60
+# All that QEMU emulates, but for two words that make kernels and libraries copy byte by byte,
+# which is fast in a real processor: without them a boot of the image takes a tenth less.
+PROCESSOR = "max,erms=off,fsrm=off"
 CPUS = 2
 # What systemd does for a machine that was started with one processor (lab/initrd.py).
 SWITCH = "w /sys/devices/system/cpu/cpu{}/online - - - - 1\n"
@@ -85,7 +88,7 @@ def command(
         given: systemd credentials.
     """
     # Version 1.0 of AMD's virtualisation, emulated: guests inside run under a working KVM.
-    processor = "max" if node.nested_kvm else "max,svm=off"
+    processor = PROCESSOR if node.nested_kvm else f"{PROCESSOR},svm=off"
     argv = [
         *emulator(node, processor),
         *("-machine", "q35"),

@@ -23,6 +23,8 @@ STATS_PERIOD_SECONDS = 5
 # Each virtio device takes a root port; the spare ones are for disks added while the VM runs.
 SPARE_PORTS = 4
 CPU_MODEL: dict[Accelerator, str] = {"kvm": "host-passthrough", "tcg": "maximum"}
+# An emulated processor copies byte by byte where it says that this is the fast way.
+SLOW_EMULATED = ("erms", "fsrm")
 # The last one is the seed's.
 TARGETS = tuple(f"vd{letter}" for letter in ascii_lowercase)
 DOMAIN_TYPE: dict[Accelerator, str] = {"kvm": "kvm", "tcg": "qemu"}
@@ -162,6 +164,9 @@ def _cpu(domain: Element, spec: VmSpec, given: DomainInput) -> None:
     cores = gcd(spec.vcpus, *(len(cell.vcpus) for cell in given.cells))
     sockets = spec.vcpus // cores
     SubElement(cpu, "topology", sockets=str(sockets), cores=str(cores), threads="1")
+    if given.accelerator == "tcg":
+        for feature in SLOW_EMULATED:
+            SubElement(cpu, "feature", policy="disable", name=feature)
     if given.cells:
         numa = SubElement(cpu, "numa")
         for at, cell in enumerate(given.cells):

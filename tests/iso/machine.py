@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lab.firmware import Drive, words
 from lab.node_installed import plain
+from lab.node_vm import PROCESSOR
 
 MEMORY_MIB = 1536
 SHOWN_LINES = 25
@@ -99,7 +100,7 @@ def booted(
     console.unlink(missing_ok=True)
     argv = [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-        *("-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max"),
+        *("-no-reboot", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR),
         *("-m", str(memory_mib), "-device", "virtio-rng-pci", *network),
         *("-serial", f"file:{console}"),
         *words(variables, drives),

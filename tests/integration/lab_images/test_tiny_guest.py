@@ -15,6 +15,7 @@ import pytest
 
 from lab import guest
 from lab.image import node_image
+from lab.node_vm import PROCESSOR
 
 BEAT = re.compile(
     r"ppn-guest beat boot_id=[0-9a-f-]{36} n=(\d+) mem_total_kib=(\d+) mem_free_kib=(\d+)"
@@ -34,7 +35,7 @@ class Guest:
         described = json.loads((image / "manifest.json").read_text())
         # fmt: off
         argv = [
-            "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", "q35",
+            "qemu-system-x86_64", "-accel", "tcg", "-cpu", PROCESSOR, "-machine", "q35",
             "-smp", "2", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot",
             "-kernel", str(image / described["kernel"]),
             "-initrd", str(image / described["initrd"]),
