@@ -24,7 +24,7 @@ _by_name["server"]["vms"][1] |= {"state": "running", "weight": 1}
 WINDOW_S = 10
 WINDOWS = 5
 # Of each 100 ms of a CPU: enough to answer, and little beside what the node itself does.
-HELD, UNLIMITED = 20_000, -1
+HELD, UNLIMITED = 10_000, -1
 
 
 def pid(pool: LabPool, vm: str) -> int:
