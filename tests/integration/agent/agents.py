@@ -184,6 +184,24 @@ class Agent:
             over = done()
         return found
 
+    def wait_for_order(self) -> None:
+        """Wait until every VM of its node runs, nothing is wrong, and nobody puts it right.
+
+        Raises:
+            AssertionError: it does not come to that; with all that is known of the node.
+        """
+
+        def in_order() -> bool:
+            report = self.do("node")
+            well = not report["node"]["alerts"] and not report["operations"]
+            return well and all(vm["state"] == "running" for vm in report["node"]["vms"])
+
+        try:
+            wait_for("order", in_order)
+        except AssertionError as late:
+            daemons = (self.node.root / "daemons.log").read_text()
+            raise AssertionError(f"{late}: {self.do('node')}\n{self.log()}\n{daemons}") from late
+
     def log(self) -> str:
         """Everything it has logged."""
         return (self.node.root / "agent.log").read_text()

@@ -258,8 +258,13 @@ def libvirtd_again(node: Node) -> Iterator[None]:
             stdout=log,
             stderr=log,
         )
+
+    def back() -> bool:
+        assert daemon.poll() is None, (node.root / "daemons.log").read_text()
+        return answers(node)
+
     try:
-        wait_for("libvirtd", lambda: answers(node))
+        wait_for("libvirtd", back)
         yield
     finally:
         daemon.send_signal(signal.SIGTERM)
@@ -278,13 +283,6 @@ def answers(node: Node) -> bool:
 def alerts(agent: Agent) -> list[str]:
     """What an agent says is wrong."""
     return [alert["code"] for alert in agent.do("node")["node"]["alerts"]]
-
-
-def in_order(agent: Agent) -> bool:
-    """Whether every VM of a node runs, nothing is wrong, and nobody is putting it right."""
-    report = agent.do("node")
-    well = not report["node"]["alerts"] and not report["operations"]
-    return well and all(vm["state"] == "running" for vm in report["node"]["vms"])
 
 
 @pytest.mark.fault(
@@ -357,7 +355,7 @@ def test_libvirtd_killed_at_each_step_of_a_spawn(own: Agent) -> None:
                 codes.add(error.code)
             daemons.close()
             daemons.enter_context(libvirtd_again(node))
-            wait_for("order", lambda: in_order(own))
+            own.wait_for_order()
             there = check_sound(node, "web")
             # What a caller was told to be running is not taken back.
             assert there or error is not None, step

@@ -309,9 +309,11 @@ def end_process(pid: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs, one of its threads at least; one that waits to be reaped does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+    fields = status.rpartition(")")[2].split()
+    # Its files and locks are its own until the last thread has ended.
+    return fields[0] != "Z" or int(fields[17]) > 1
