@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.lanes import in_turn
 
+KINDS = ("unit", "lab", "lab_machines", "iso", "simulation", "integration")
 FOLDERS = [Path("/tests", name) for name in "abcde"]
 TESTS: list[Any] = [SimpleNamespace(path=one / f"{n}.py") for one in FOLDERS for n in range(3)]
 
@@ -33,6 +34,14 @@ def test_every_test_is_in_one_run(turns: list[bool]) -> None:
     for folder in FOLDERS:
         own = [[test for test in run if test.path.parent == folder] for run in done]
         assert sorted(own, key=len) == [[], [test for test in TESTS if test.path.parent == folder]]
+
+
+def test_every_test_is_where_they_look() -> None:
+    """A file elsewhere would never be run by `scripts/test`, and nobody would be told."""
+    tests = Path(__file__).resolve().parents[1]
+    places = [path.relative_to(tests).parts for path in tests.rglob("test_*.py")]
+    assert {place[0] for place in places} == set(KINDS)
+    assert min(len(place) for place in places if place[0] == "integration") > 2
 
 
 def test_pytest_runs_them(tmp_path: Path) -> None:
