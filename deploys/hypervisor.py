@@ -7,7 +7,7 @@ from pathlib import Path
 from pyinfra.api import deploy
 
 from deploys.declared import Declaration
-from deploys.units import unit_file
+from deploys.units import unit_file, unit_text
 from deploys.vm_network import network_unit
 from facts.hardware import Hardware
 from operations import files, images, packages, systemd
@@ -27,6 +27,7 @@ PACKAGES = [
 ]
 QEMU_CONF = "/etc/libvirt/qemu.conf"
 SETTINGS = "/etc/ppn/node.json"
+DROP_IN = "/etc/systemd/system/libvirtd.service.d/ppn.conf"
 
 
 def qemu_conf(hardware: Hardware) -> str:
@@ -58,6 +59,7 @@ def hypervisor(
     settings = {
         QEMU_CONF: File(qemu_conf(hardware), mode="0600"),
         SETTINGS: File(declaration.settings.model_dump_json(indent=2) + "\n"),
+        DROP_IN: File(unit_text("libvirtd.conf")),
         **unit_file("ppn-kvm-probe.service"),
         **network,
     }

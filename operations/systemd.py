@@ -41,6 +41,10 @@ class Unit:
         """Where an operator's unit file of this name lies."""
         return f"/etc/systemd/system/{self.name}"
 
+    def is_described_in(self, path: str) -> bool:
+        """Whether systemd reads the unit in a file, in its own or in a piece put beside it."""
+        return path == self.path or path.startswith(f"{self.path}.d/")
+
 
 # Units are enabled behind systemd's back, for it would want to be reloaded for each, which takes a
 # slow node many seconds. It has to be when it knows one of them otherwise than it now is on disk.
@@ -71,7 +75,8 @@ def plan(
     reload = False
     for unit in wanted:
         status = actual.units.get(unit.name)
-        reload = reload or (status is not None and status.needs_reload) or unit.path in differing
+        reload = reload or (status is not None and status.needs_reload)
+        reload = reload or any(map(unit.is_described_in, differing))
         enabled = status is not None and status.enabled in ENABLED
         if unit.enabled not in (None, enabled):
             calls.append(("enable" if unit.enabled else "disable", unit.name))
@@ -118,7 +123,8 @@ def units(
 ) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Declare which units are enabled and running; restart those whose files changed.
 
-    + units: what each unit should be; its own file in /etc/systemd/system is always watched.
+    + units: what each unit should be; its own file in /etc/systemd/system is always watched. What
+      lies in the folder beside it is made known to systemd and holds from the next start on.
     + files: what an earlier step of the same run declares, so that a dry run announces the
       restart that a changed file will bring.
 

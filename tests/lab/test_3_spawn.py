@@ -214,6 +214,22 @@ def test_killed_services_come_back_and_nothing_is_lost(pool: LabPool, api: Api) 
 
 
 @pytest.mark.fault(
+    "kill -9 of libvirtd in the lab, as it starts a VM",
+    "systemd starts it again without the record of that start; VMs keep their processes",
+)
+def test_libvirtd_that_is_killed_comes_back(pool: LabPool) -> None:
+    """HOST-11, HLT-06: and it takes up the record of no VM that has no QEMU."""
+    before = {vm: view["pid"] for vm, view in pool.vms("server").items() if view["pid"]}
+    pid = pool.run("server", "systemctl show -P MainPID libvirtd")
+    record, begun = f"/run/libvirt/qemu/{min(before)}.xml", "/run/libvirt/qemu/begun.xml"
+    pool.run("server", f"""sed "s/ pid='[0-9]*'/ pid='0'/" {record} >{begun}""")
+    pool.run("server", "systemctl kill -s KILL libvirtd")
+    eventually(partial(restarted, pool, "server", "libvirtd", pid), "libvirtd is back")
+    assert pool.node("server").run(f"test -e {begun}").rc == 1
+    assert {vm: view["pid"] for vm, view in pool.vms("server").items() if view["pid"]} == before
+
+
+@pytest.mark.fault(
     "the mesh is cut between a node and the rest",
     "it is no candidate, its VM runs on, and both are known again once the cut is healed",
 )

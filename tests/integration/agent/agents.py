@@ -14,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ppn.host.agent.client import ask, operation_of
+from ppn.host.sidecar import read_sidecar
 from ppn.wire.agent import Request, Ticket, Timeline
 from ppn.wire.heartbeat import Heartbeat
-from tests.integration.host.node import PPN, Node, spec_text, wait_for
+from tests.integration.host.node import PPN, Node, is_alive, spec_text, wait_for
 from tests.logged import logged
 
 NODE = "server"
@@ -209,6 +210,17 @@ class Agent:
     def logged(self, **fields: Any) -> list[dict[str, Any]]:
         """Its log lines with these fields."""
         return logged(self.node.root / "agent.log", **fields)
+
+
+def check_sound(node: Node, vm: str) -> bool:
+    """Whether the VM is there; if so it is whole, and if not nothing of it is left."""
+    sidecar = read_sidecar(node.paths.vm(vm).sidecar)
+    if sidecar is None:
+        assert node.nothing_is_left()
+        return False
+    assert sidecar.phase == "ready" and sidecar.uuid == node.virsh("domuuid", vm).strip()
+    assert is_alive(int(node.paths.pid_file(vm).read_text()))
+    return True
 
 
 def request(operation: str, session: str | None = None, **fields: Any) -> Request:

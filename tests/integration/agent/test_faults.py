@@ -1,33 +1,23 @@
-"""What dies on the way: the agent at each step, libvirtd, the room on the disk."""
+"""What dies on the way: the agent at each step, the room on the disk; and many at once."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from lab import guest
 from ppn.errors import PpnError, Refusal
 from ppn.host import settle
 from ppn.host.agent.client import operation_of
 from ppn.host.agent.service import Service
 from ppn.host.agent.timeline import Recorder, Timelines
-from ppn.host.backend import Backend
-from ppn.host.sidecar import read_sidecar
-from ppn.host.state import read_state
-from ppn.run import CommandFailed, run
-from tests.integration.agent.agents import SPAWN_STEPS, Agent
-from tests.integration.host.node import Node, end_process, is_alive, wait_for
+from ppn.run import run
+from tests.integration.agent.agents import SPAWN_STEPS, Agent, check_sound
+from tests.integration.host.node import Node, wait_for
 
 DESTROY_STEPS = ("admit", "stop", "undefine", "remove_files")
 PARALLEL, ROOM = 20, 3
@@ -56,17 +46,6 @@ def kill_at(agent: Agent, asked: threading.Thread, operation: str, step: str) ->
     agent.kill()
     asked.join(timeout=60)
     return found
-
-
-def check_sound(node: Node, vm: str) -> bool:
-    """Whether the VM is there; if so it is whole, and if not nothing of it is left."""
-    sidecar = read_sidecar(node.paths.vm(vm).sidecar)
-    if sidecar is None:
-        assert node.nothing_is_left()
-        return False
-    assert sidecar.phase == "ready" and sidecar.uuid == node.virsh("domuuid", vm).strip()
-    assert is_alive(int(node.paths.pid_file(vm).read_text()))
-    return True
 
 
 @pytest.mark.fault(
@@ -210,162 +189,6 @@ def test_agent_told_to_stop_ends_what_it_began(agent: Agent) -> None:
     agent.end()
     begun.join(timeout=60)
     assert check_sound(agent.node, "web")
-
-
-@pytest.fixture
-def own_node() -> Iterator[Node]:
-    """A node whose libvirtd may be killed, with its VMs on a file system of their own."""
-    with tempfile.TemporaryDirectory(prefix="ppn-own-") as root:
-        node = Node(Path(root))
-        node.prepare(guest.cached())
-        node.paths.vms.mkdir(mode=0o711)
-        run(["mount", "-t", "tmpfs", "-o", "size=3g", "tmpfs", node.paths.vms], timeout=60)
-        daemon = node.start()
-        try:
-            node.virsh("domcapabilities")
-            yield node
-        finally:
-            node.stop(daemon)
-            run(["umount", "-l", node.paths.vms], timeout=60)
-
-
-@pytest.fixture
-def own(own_node: Node) -> Iterator[Agent]:
-    """The agent of that node."""
-    found = Agent(own_node)
-    found.start()
-    yield found
-    found.end()
-
-
-def kill_libvirtd(node: Node) -> None:
-    """End a node's libvirtd without warning."""
-    file = node.root / "libvirtd.pid"
-    daemon = int(file.read_text())
-    file.unlink()
-    end_process(daemon)
-
-
-@contextmanager
-def libvirtd_again(node: Node) -> Iterator[None]:
-    """libvirtd where virtlogd still is, in the node's own mount namespace, for the block."""
-    virtlogd = (node.root / "virtlogd.pid").read_text().strip()
-    conf, pid_file = node.root / "etc/libvirt/libvirtd.conf", node.root / "libvirtd.pid"
-    with (node.root / "daemons.log").open("ab") as log:
-        daemon = subprocess.Popen(
-            ["nsenter", "-t", virtlogd, "-m", "libvirtd", "-f", str(conf), "-p", str(pid_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-
-    def back() -> bool:
-        assert daemon.poll() is None, (node.root / "daemons.log").read_text()
-        return answers(node)
-
-    try:
-        wait_for("libvirtd", back)
-        yield
-    finally:
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait(timeout=60)
-
-
-def answers(node: Node) -> bool:
-    """Whether a node's libvirtd does."""
-    try:
-        node.virsh("uri")
-    except CommandFailed:
-        return False
-    return True
-
-
-def alerts(agent: Agent) -> list[str]:
-    """What an agent says is wrong."""
-    return [alert["code"] for alert in agent.do("node")["node"]["alerts"]]
-
-
-@pytest.mark.fault(
-    "libvirtd is killed while VMs run",
-    "operations fail with the reason within their deadline, VMs run on, all recovers by itself",
-)
-def test_libvirtd_killed_while_vms_run(own: Agent) -> None:
-    """HLT-06: the reason is told, VMs run on, and all recovers by itself."""
-    node = own.node
-    own.spawn()
-    pid = int(node.paths.pid_file("web").read_text())
-    kill_libvirtd(node)
-    with pytest.raises(PpnError) as failed:
-        own.spawn(name="other")
-    assert failed.value.code == "libvirt_unavailable"
-    assert {vm["state"] for vm in own.do("list")["vms"]} == {"unknown"}
-    wait_for("the alert", lambda: alerts(own)[:1] == ["libvirt_down"])
-    assert is_alive(pid)
-    with libvirtd_again(node):
-        wait_for("its end", lambda: not alerts(own))
-        assert [(vm["id"], vm["state"]) for vm in own.do("list")["vms"]] == [("web", "running")]
-        assert int(node.paths.pid_file("web").read_text()) == pid
-        assert own.spawn(name="other")["vm"]["state"] == "running"
-        own.do("destroy", vm="web")
-        own.do("destroy", vm="other")
-        assert node.nothing_is_left()
-
-
-@pytest.mark.fault(
-    "libvirtd hangs",
-    "what is asked of it fails with the reason within the call's deadline, and VMs are unknown",
-)
-def test_libvirtd_that_hangs_holds_nobody(own_node: Node) -> None:
-    """A deadline on every call: neither a connection nor a look waits for what does not come."""
-    own_node.apply(state="stopped")
-    daemon = int((own_node.root / "libvirtd.pid").read_text())
-    # The connection itself must come about in that time.
-    with Backend(own_node.uri, deadline=5.0) as before:
-        os.kill(daemon, signal.SIGSTOP)
-        try:
-            for ask in (before.domains, lambda: Backend(own_node.uri, deadline=1.0)):
-                with pytest.raises(PpnError) as late:
-                    ask()
-                assert late.value.code == "libvirt_timeout"
-            seen = read_state(own_node.paths, own_node.uri, deadline=1.0)
-        finally:
-            os.kill(daemon, signal.SIGCONT)
-    assert not seen.libvirt.ok and [vm.state for vm in seen.vms] == ["unknown"]
-    wait_for("libvirtd", lambda: answers(own_node))
-    assert [vm.state for vm in own_node.state().vms] == ["stopped"]
-    own_node.apply(state="absent")
-
-
-@pytest.mark.fault(
-    "kill -9 of libvirtd at each step of a spawn",
-    "the VM runs, or the reason is told and nothing is left; a repeated order makes it",
-)
-def test_libvirtd_killed_at_each_step_of_a_spawn(own: Agent) -> None:
-    """HOST-11: once libvirtd is back the VM runs or is gone, and nobody has to put it right."""
-    node, codes = own.node, set[str]()
-    with ExitStack() as daemons:
-        for step in SPAWN_STEPS * TRIES:
-            with ThreadPoolExecutor() as workers:
-                asked = workers.submit(own.spawn)
-                own.at_step("web", "spawn", step, asked.done)
-                kill_libvirtd(node)
-                error = asked.exception(timeout=180)
-            assert isinstance(error, PpnError | None)
-            if error is not None:
-                codes.add(error.code)
-            daemons.close()
-            daemons.enter_context(libvirtd_again(node))
-            own.wait_for_order()
-            there = check_sound(node, "web")
-            # What a caller was told to be running is not taken back.
-            assert there or error is not None, step
-            assert own.spawn()["vm"]["state"] == "running"
-            own.do("destroy", vm="web")
-            assert node.nothing_is_left()
-            if codes and step == SPAWN_STEPS[-1]:
-                break
-    # The way to libvirt broke, or a call on it.
-    assert codes and codes <= {"libvirt_unavailable", "libvirt_failed"}
 
 
 @pytest.mark.fault(

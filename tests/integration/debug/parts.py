@@ -22,6 +22,7 @@ from ppn.host.model import Settings
 from ppn.pool.tls import TlsFiles
 from ppn.run import Completed, run
 from tests.integration.agent.agents import Agent
+from tests.integration.host.libvirtd import start_again
 from tests.integration.host.node import PPN, Node, end_process, wait_for
 from tests.integration.mesh.namespaces import Namespace
 from tests.integration.proxy.parts import Authority, replace
@@ -127,17 +128,8 @@ class Pool:
         wait_for("the proxy", lambda: self.listens(self.server, 9204))
 
     def start_libvirtd(self) -> None:
-        """Start libvirtd where virtlogd still is: with its mounts, on its machine's network."""
-        root = self.node.root
-        virtlogd = (root / "virtlogd.pid").read_text().strip()
-        files = ("-f", str(root / "etc/libvirt/libvirtd.conf"), "-p", str(root / "libvirtd.pid"))
-        with (root / "daemons.log").open("ab") as log:
-            self.daemon = subprocess.Popen(
-                ["nsenter", "-t", virtlogd, "-m", "-n", "libvirtd", *files],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        """Start a libvirtd anew that was killed."""
+        self.daemon = start_again(self.node)
 
     def configure(self, **settings: Any) -> None:
         """Write the node's settings."""

@@ -27,6 +27,7 @@ from tests.integration.debug.parts import (
     inside,
     started,
 )
+from tests.integration.host.libvirtd import kill_libvirtd
 from tests.integration.host.node import PPN, end_process, wait_for
 from tests.integration.host.test_life import grant
 
@@ -200,9 +201,7 @@ def test_killed_qemu(pool: Pool) -> None:
 @pytest.mark.fault("libvirtd is killed", "`ppn debug vm` and `node` say libvirt_down")
 def test_libvirt_down(pool: Pool) -> None:
     """CLI-04."""
-    pid_file = pool.node.root / "libvirtd.pid"
-    end_process(int(pid_file.read_text()))
-    pid_file.unlink()
+    kill_libvirtd(pool.node)
     try:
         codes = [cause(pool, *words)["code"] for words in (("vm", pool.base), ("node", "server"))]
     finally:

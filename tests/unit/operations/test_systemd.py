@@ -54,6 +54,13 @@ def test_unit_file_about_to_change_reloads_and_restarts() -> None:
     )
 
 
+def test_drop_in_about_to_change_reloads_alone() -> None:
+    """What runs is not restarted for what its next start is to do."""
+    drop_in, other = f"{AGENT.path}.d/ppn.conf", "/etc/systemd/system/agent.service.dx"
+    assert plan((AGENT,), units(RUNNING), frozenset({drop_in})) == (("settle", "agent.service"),)
+    assert plan((AGENT,), units(RUNNING), frozenset({other})) == ()
+
+
 def test_stale_unit_is_reloaded() -> None:
     assert plan((AGENT,), units(replace(RUNNING, needs_reload=True)), NOTHING) == (
         ("settle", "agent.service"),
