@@ -14,7 +14,7 @@ from ppn.host.backend import Backend
 from ppn.host.state import read_state
 from tests.integration.agent.agents import SPAWN_STEPS, Agent, check_sound
 from tests.integration.host.libvirtd import answers, kill_libvirtd, libvirtd_again
-from tests.integration.host.node import Node, is_alive, wait_for
+from tests.integration.host.node import Node, end_process, is_alive, wait_for
 
 # Rounds of kills, of which some may miss what they are meant for.
 TRIES = 5
@@ -74,6 +74,31 @@ def test_libvirtd_that_hangs_holds_nobody(own_node: Node) -> None:
     wait_for("libvirtd", lambda: answers(own_node))
     assert [vm.state for vm in own_node.state().vms] == ["stopped"]
     own_node.apply(state="absent")
+
+
+@pytest.mark.fault(
+    "a QEMU hangs",
+    "libvirt is said to be down until that QEMU is ended; the other VMs run on",
+)
+def test_a_qemu_that_hangs_and_is_ended(own: Agent) -> None:
+    """HLT-06: libvirt waits for it; what the diagnosis says to do brings all back."""
+    node = own.node
+    own.spawn()
+    own.spawn(name="other")
+    hung, pid = (int(node.paths.pid_file(vm).read_text()) for vm in ("web", "other"))
+    os.kill(hung, signal.SIGSTOP)
+    # Told by its log: to ask takes as long as libvirt has to answer.
+    wait_for("the alert", lambda: own.logged(event="alert raised", code="libvirt_down"))
+    end_process(hung)
+    wait_for("its end", lambda: own.logged(event="alert cleared", code="libvirt_down"))
+    wait_for("the alert", lambda: alerts(own) == ["qemu_gone"])
+    assert {vm["id"]: vm["state"] for vm in own.do("list")["vms"]} == {
+        "other": "running",
+        "web": "stopped",
+    }
+    assert is_alive(pid) and int(node.paths.pid_file("other").read_text()) == pid
+    own.do("destroy", vm="web")
+    own.do("destroy", vm="other")
 
 
 @pytest.mark.fault(
