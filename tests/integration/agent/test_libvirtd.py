@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,18 @@ TRIES = 5
 def alerts(agent: Agent) -> list[str]:
     """What an agent says is wrong."""
     return [alert["code"] for alert in agent.do("node")["node"]["alerts"]]
+
+
+def qemus_of(node: Node) -> list[int]:
+    """Every process that runs a guest of a node, whether libvirt knows it or not."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        # Another process may end while we look.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            program, *words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"/qemu-system-" in program and str(node.paths.vms).encode() in b" ".join(words):
+                found.append(int(folder.name))
+    return found
 
 
 @pytest.mark.fault(
@@ -138,7 +151,7 @@ def test_libvirtd_killed_at_each_step_of_a_spawn(own: Agent) -> None:
     "its record of that start is dropped before its next start, and all recovers by itself",
 )
 def test_libvirtd_killed_before_there_is_a_qemu(own: Agent) -> None:
-    """HOST-11: a start that nobody ends keeps libvirt from answering for no VM."""
+    """HOST-11: libvirt answers again, and no QEMU runs that it has no record of."""
     node, begun = own.node, False
     record = node.root / "run/libvirt/qemu/web.xml"
     with ExitStack() as daemons:
@@ -154,7 +167,9 @@ def test_libvirtd_killed_before_there_is_a_qemu(own: Agent) -> None:
             daemons.close()
             daemons.enter_context(libvirtd_again(node))
             own.wait_for_order()
+            assert not begun or qemus_of(node) == []
             assert own.spawn()["vm"]["state"] == "running"
+            assert len(qemus_of(node)) == 1
             own.do("destroy", vm="web")
             assert node.nothing_is_left()
             if begun:
