@@ -104,9 +104,7 @@ OF_NODES = (
     Kind(
         "libvirt_down",
         "libvirt on {node} does not answer",
-        "on {node}: `systemctl restart libvirtd`; VMs that run are not touched by it. Where that"
-        " does not help, it waits for a QEMU that hangs: `journalctl -u libvirtd` names it after"
-        " `for domain`, and its process, in /run/libvirt/qemu, is to be killed",
+        "on {node}: `systemctl restart libvirtd`; VMs that run are not touched by it",
         codes_of("libvirt_down", "libvirt_unavailable", "libvirt_timeout", "libvirt_missing"),
     ),
     Kind(

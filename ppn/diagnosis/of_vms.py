@@ -139,6 +139,13 @@ OF_VMS = (
         sources=CONSOLE,
     ),
     Kind(
+        "qemu_silent",
+        "the QEMU of {subject} does not answer libvirt",
+        "on {node}: kill the process of /run/libvirt/qemu/{subject}.pid, then `ppn vm start"
+        " {subject}`; one that cannot be killed waits for a disk: `journalctl -k`",
+        codes_of("qemu_silent"),
+    ),
+    Kind(
         "qemu_killed",
         "the QEMU of {subject} ended by itself or was killed",
         "start it: `ppn vm start {subject}`; on {node}, `journalctl -k` says whether memory ran"

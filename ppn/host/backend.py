@@ -1,13 +1,12 @@
-"""The only code that talks to libvirt."""
+"""What is asked of libvirt; with `ppn.host.domain_facts` the only code that talks to it."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import ClassVar, TypeVar
 from xml.etree.ElementTree import fromstring
 
 import libvirt
@@ -15,17 +14,19 @@ import libvirt
 from ppn.errors import PpnError
 from ppn.host.caller import Caller, NoAnswer
 from ppn.host.devices import device_of, drives_of, files_of
-from ppn.host.domain import DOMAIN_TYPE, NAMESPACE
-from ppn.host.model import Accelerator
+from ppn.host.domain_facts import DomainFacts, all_domains, answering_domains
 
 Result = TypeVar("Result")
+Look = Callable[[libvirt.virConnect], tuple[DomainFacts, ...]]
 
 DEFAULT_URI = "qemu:///system"
 CALL_SECONDS = 120.0
+# A look at all domains that takes longer waits for a QEMU, as a rule.
+PATIENCE_SECONDS = 10.0
+LATE = "libvirt_timeout"
 POLL_SECONDS = 0.2
 # QEMU takes an order to unplug a device again only after 5 s.
 ASK_AGAIN_SECONDS = 6.0
-ACCELERATORS: dict[str, Accelerator] = {kind: name for name, kind in DOMAIN_TYPE.items()}
 UNDEFINE_ALL = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -46,40 +47,8 @@ class DiskHeld(PpnError):
     code = "disk_held"
 
 
-@dataclass(frozen=True)
-class DomainFacts:
-    """A domain as libvirt has it; memory in MiB.
-
-    Args:
-        owner: from ppn's metadata; None when the domain came another way.
-        digest: of the spec its lasting definition was made from.
-        accelerator: what it runs under, or would.
-        cpu_seconds: CPU time its QEMU has used since it started.
-        disks: files of its block devices.
-        drives: PCI addresses of the node's devices that the running domain has.
-        weight: its CPU weight; None when it has none to read.
-        weight_error: why the weight could not be read.
-    """
-
-    name: str
-    uuid: str
-    running: bool
-    owner: str | None
-    digest: str
-    accelerator: Accelerator | None
-    vcpus: int
-    maximum_mib: int
-    current_mib: int | None
-    unused_mib: int | None
-    cpu_seconds: float | None = None
-    disks: frozenset[str] = frozenset()
-    drives: frozenset[str] = frozenset()
-    weight: int | None = None
-    weight_error: str = ""
-
-
 class Backend:
-    """One connection to libvirt, with a deadline on every call.
+    """A connection to libvirt, with a deadline on every call.
 
     Args:
         uri: libvirt's connection name; `PPN_LIBVIRT_URI` or the system's when None.
@@ -89,19 +58,25 @@ class Backend:
         LibvirtFailed: no connection.
     """
 
+    # Where a look at all domains has waited in vain, by libvirt's connection name.
+    _waited: ClassVar[set[str]] = set()
+
     def __init__(self, uri: str | None = None, *, deadline: float = CALL_SECONDS) -> None:
         self._uri = uri or os.environ.get("PPN_LIBVIRT_URI", DEFAULT_URI)
         self._deadline = deadline
         # Without a handler of ours libvirt prints every error to standard error.
         libvirt.registerErrorHandler(_ignore, None)
+        self._caller, self._connection = self._open()
+
+    def _open(self) -> tuple[Caller, libvirt.virConnect]:
         try:
-            self._caller = Caller(deadline, (libvirt.libvirtError, ValueError))
+            caller = Caller(self._deadline, (libvirt.libvirtError, ValueError))
         except NoAnswer as late:
-            raise self._late("connect") from late
+            raise self._late("connect", self._deadline) from late
         try:
-            self._connection = self._call("connect", lambda: libvirt.open(self._uri))
+            return caller, self._ask(caller, "connect", lambda: libvirt.open(self._uri))
         except LibvirtFailed:
-            self._caller.end()
+            caller.end()
             raise
 
     def __enter__(self) -> Backend:
@@ -119,34 +94,36 @@ class Backend:
             self._caller.end()
 
     def domains(self) -> tuple[DomainFacts, ...]:
-        """Every domain, running or not, by name."""
-        wanted = (
-            libvirt.VIR_DOMAIN_STATS_STATE
-            | libvirt.VIR_DOMAIN_STATS_BALLOON
-            | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
-        )
-        records = self._call(
-            "list domains",
-            lambda: [
-                facts
-                for domain, stats in self._connection.getAllDomainStats(wanted)
-                if (facts := _facts(domain, stats)) is not None
-            ],
-        )
-        return tuple(sorted(records, key=lambda facts: facts.name))
+        """Every domain, running or not, by name; little of one whose QEMU does not answer.
+
+        libvirt waits for such a QEMU, and whoever asks waits with it. Who has waited once in vain
+        asks anew for those that answer, and from then on for those alone, until all do.
+        """
+        if self._uri not in self._waited:
+            try:
+                return self._list(all_domains, min(self._deadline, PATIENCE_SECONDS))
+            except LibvirtFailed as error:
+                if error.code != LATE:
+                    raise
+            # The connection is lost to the call that waits.
+            held, (self._caller, self._connection) = self._caller, self._open()
+            held.end()
+            self._waited.add(self._uri)
+        found = self._list(answering_domains, self._deadline)
+        if all(facts.answers for facts in found):
+            self._waited.discard(self._uri)
+        return found
+
+    def _list(self, look: Look, seconds: float) -> tuple[DomainFacts, ...]:
+        return self._ask(self._caller, "list domains", partial(look, self._connection), seconds)
 
     def description(self, name: str) -> str:
         """A domain's XML as it is now, without secrets; empty when there is no such domain."""
 
         def describe() -> str:
-            try:
-                return str(self._connection.lookupByName(name).XMLDesc())
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
-                return ""
+            return str(self._connection.lookupByName(name).XMLDesc())
 
-        return self._call(f"look at domain {name}", describe)
+        return self._call(f"look at domain {name}", lambda: _if_there(describe, ""))
 
     def define(self, xml: str) -> None:
         """Make or replace a domain's lasting definition."""
@@ -187,29 +164,30 @@ class Backend:
         """Remove a domain's definition; a domain that is gone already is left so."""
 
         def undefine() -> None:
-            try:
-                self._connection.lookupByName(name).undefineFlags(UNDEFINE_ALL)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
+            self._connection.lookupByName(name).undefineFlags(UNDEFINE_ALL)
 
-        self._call(f"undefine domain {name}", undefine)
+        self._call(f"undefine domain {name}", lambda: _if_there(undefine, None))
 
     def discard(self, name: str) -> None:
         """Stop a domain by force and remove its definition; nothing when there is none."""
-        if name in {facts.name for facts in self.domains()}:
+        if self.has(name):
             self.stop(name, grace=0)
             self.undefine(name)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a domain."""
+        look = partial(self._connection.lookupByName, name)
+        return self._call(f"look for domain {name}", lambda: _if_there(look, None)) is not None
+
     def disks(self, name: str) -> frozenset[str]:
         """Files of a domain's block devices; none when there is no such domain."""
-        found = (facts.disks for facts in self.domains() if facts.name == name)
-        return next(found, frozenset())
+        now = self.description(name)
+        return files_of(fromstring(now)) if now else frozenset()
 
     def drives(self, name: str) -> frozenset[str]:
         """PCI addresses of the node's devices that a running domain has."""
-        found = (facts.drives for facts in self.domains() if facts.name == name)
-        return next(found, frozenset())
+        now = self.description(name)
+        return drives_of(fromstring(now)) if now and self.is_running(name) else frozenset()
 
     def attach(self, name: str, xml: str) -> None:
         """Give a running domain a device, until it stops."""
@@ -307,18 +285,23 @@ class Backend:
         return self._call(f"find domain {name}", lambda: self._connection.lookupByName(name))
 
     def _call(self, what: str, work: Callable[[], Result]) -> Result:
+        return self._ask(self._caller, what, work)
+
+    def _ask(
+        self, caller: Caller, what: str, work: Callable[[], Result], seconds: float | None = None
+    ) -> Result:
         """Do the work on the connection's own thread, so that a silent libvirt cannot hold us."""
         try:
-            return self._caller.call(work)
+            return caller.call(work, seconds)
         except NoAnswer as late:
-            raise self._late(what) from late
+            raise self._late(what, seconds or self._deadline) from late
         except (libvirt.libvirtError, ValueError) as error:
             raise _failed(f"cannot {what}: {_message(error)}", error) from error
 
-    def _late(self, what: str) -> LibvirtFailed:
+    def _late(self, what: str, seconds: float) -> LibvirtFailed:
         return LibvirtFailed(
-            f"cannot {what}: {self._uri} did not answer within {self._deadline:g} s",
-            code="libvirt_timeout",
+            f"cannot {what}: {self._uri} did not answer within {seconds:g} s",
+            code=LATE,
             hint="look at the libvirt service's log on the node",
         )
 
@@ -340,59 +323,19 @@ def _message(error: Exception) -> str:
     return str(error)
 
 
+def _if_there(ask: Callable[[], Result], otherwise: Result) -> Result:
+    """What libvirt says of a domain, or something else when there is no such domain."""
+    try:
+        return ask()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return otherwise
+
+
 def _unless_stopped(order: Callable[[], int]) -> None:
     try:
         order()
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
             raise
-
-
-def _facts(domain: libvirt.virDomain, stats: Mapping[str, Any]) -> DomainFacts | None:
-    try:
-        return _read(domain, stats)
-    except libvirt.libvirtError as error:
-        # It was undefined between the listing and this look.
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise
-
-
-def _read(domain: libvirt.virDomain, stats: Mapping[str, Any]) -> DomainFacts:
-    state = stats.get("state.state", libvirt.VIR_DOMAIN_SHUTOFF)
-    running = state not in (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-    lasting = fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    now = fromstring(domain.XMLDesc()) if running else lasting
-    mark = lasting.find(f"metadata/{{{NAMESPACE}}}vm")
-    weight, weight_error = _weight(domain) if running else (None, "")
-    return DomainFacts(
-        name=domain.name(),
-        uuid=domain.UUIDString(),
-        running=running,
-        owner=mark.get("owner") if mark is not None else None,
-        digest=mark.get("digest", "") if mark is not None else "",
-        accelerator=ACCELERATORS.get(now.get("type", "")),
-        vcpus=int(lasting.findtext("vcpu", "0")),
-        maximum_mib=int(lasting.findtext("memory", "0")) // 1024,
-        current_mib=_mib(stats, "balloon.current") if running else None,
-        unused_mib=_mib(stats, "balloon.unused") if running else None,
-        cpu_seconds=stats["cpu.time"] / 1e9 if running and "cpu.time" in stats else None,
-        disks=files_of(now),
-        drives=drives_of(now) if running else frozenset(),
-        weight=weight,
-        weight_error=weight_error,
-    )
-
-
-def _mib(stats: Mapping[str, Any], name: str) -> int | None:
-    return int(stats[name]) // 1024 if name in stats else None
-
-
-def _weight(domain: libvirt.virDomain) -> tuple[int | None, str]:
-    try:
-        parameters = domain.schedulerParametersFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-        return None, error.get_error_message() or "no reason given"
-    return parameters.get("cpu_shares"), ""

@@ -40,8 +40,12 @@ class Caller:
         self._silent_ones.release()
         threading.Thread(target=self._serve, daemon=True, name="caller").start()
 
-    def call(self, work: Callable[[], Result]) -> Result:
+    def call(self, work: Callable[[], Result], seconds: float | None = None) -> Result:
         """The result of a call.
+
+        Args:
+            work: the call.
+            seconds: it may take; the caller's deadline when None.
 
         Raises:
             NoAnswer: it did not come back in time.
@@ -58,7 +62,7 @@ class Caller:
             raise NoAnswer
         self._calls.put(attempt)
         try:
-            result, error = answers.get(timeout=self._deadline)
+            result, error = answers.get(timeout=seconds or self._deadline)
         except queue.Empty as late:
             self.silent = self._silent_ones.acquire(blocking=False)
             raise NoAnswer from late

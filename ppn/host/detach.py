@@ -10,6 +10,7 @@ from ppn.host.lock import node_lock
 from ppn.host.model import NodeState, VmView
 from ppn.host.paths import Paths
 from ppn.host.plan import Action, plan, plan_detach
+from ppn.host.policy import is_silent, silent
 from ppn.host.spec import VmSpec
 from ppn.host.state import state_through
 
@@ -32,6 +33,8 @@ def admit_detach(name: str, disk: str, node: NodeState) -> VmSpec:
         raise _refusal(
             name, "the node has no such vm", code="vm_unknown", hint="ppn host list shows all"
         )
+    if is_silent(vm, node):
+        raise silent(name)
     if vm.state == "unknown":
         raise _refusal(
             name, "libvirt does not answer", code="libvirt_unavailable", hint="start libvirt"

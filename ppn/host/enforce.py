@@ -11,6 +11,7 @@ from ppn.host.backend import Backend
 from ppn.host.lock import node_lock
 from ppn.host.model import NodeState, VmView
 from ppn.host.paths import Paths
+from ppn.host.policy import silent
 from ppn.host.repin import Repinning, repinnings
 from ppn.host.sidecar import read_sidecar, write_sidecar
 from ppn.host.state import state_through
@@ -178,8 +179,10 @@ def admit_balloon(vm: VmView | None, name: str, mib: int) -> VmView:
     """The VM whose balloon may go to this size.
 
     Raises:
-        Refusal: no such VM, not running, below its minimum or above its memory (BAL-10).
+        Refusal: no such VM, not running, silent, below its minimum or above its memory (BAL-10).
     """
+    if vm is not None and vm.state == "unknown":
+        raise silent(name)
     if vm is None or vm.state != "running":
         raise Refusal(
             f"vm {name} is {vm.state if vm else 'not known on this node'}",

@@ -122,7 +122,7 @@ def _half_made_otherwise(spec: VmSpec, actual: VmView) -> bool:
 def _removal(name: str, actual: VmView | None) -> Iterator[Action]:
     if actual is None:
         return
-    if actual.state == "running":
+    if actual.state in ("running", "unknown"):
         yield Action(ActionKind.STOP, name)
     if actual.state != "missing":
         yield Action(ActionKind.UNDEFINE, name)

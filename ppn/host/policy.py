@@ -16,7 +16,17 @@ from ppn.host.network import network_refusals
 from ppn.host.plan import MIB_PER_GIB, Action, ActionKind, plan, wanted_disks
 from ppn.host.spec import VmSpec
 
-__all__ = ["Action", "ActionKind", "admit", "in_transit", "plan", "refusals"]
+__all__ = [
+    "Action",
+    "ActionKind",
+    "admit",
+    "in_transit",
+    "is_silent",
+    "plan",
+    "refusals",
+    "silent",
+    "silent_hint",
+]
 
 
 def admit(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -> None:
@@ -40,7 +50,11 @@ def refusals(spec: VmSpec, node: NodeState, *, minimum_mib: int | None = None) -
     actual = node.vm(spec.name)
     if actual is not None and actual.phase in IN_TRANSIT:
         yield in_transit(spec.name, actual.phase)
-    if spec.state == "absent" or not plan(spec, actual):
+    if spec.state == "absent":
+        return
+    if actual is not None and is_silent(actual, node):
+        yield silent(spec.name)
+    if not plan(spec, actual):
         return
     yield from _knowledge(spec, actual)
     if actual is not None and actual.phase == "ready":
@@ -68,6 +82,29 @@ def in_transit(vm: str, phase: Phase) -> Refusal:
         code="vm_moving",
         constraint="one node for a VM",
         hint="ask again once the move has ended (ppn vm move shows how far it is)",
+    )
+
+
+def is_silent(vm: VmView, node: NodeState) -> bool:
+    """Whether libvirt answers and a VM's QEMU does not answer libvirt."""
+    return vm.state == "unknown" and node.libvirt.ok
+
+
+def silent(vm: str) -> Refusal:
+    """The refusal of everything but its end that is asked of a VM whose QEMU does not answer."""
+    return Refusal(
+        f"vm {vm}: its QEMU does not answer libvirt",
+        code="qemu_silent",
+        constraint="QEMU",
+        hint=silent_hint(vm),
+    )
+
+
+def silent_hint(vm: str) -> str:
+    """What to do about a VM whose QEMU does not answer."""
+    return (
+        f"kill the process of /run/libvirt/qemu/{vm}.pid on the node, then start the vm;"
+        " or destroy the vm"
     )
 
 

@@ -28,6 +28,7 @@ from ppn.host.model import (
     Settings,
     Topology,
     Unmanaged,
+    VmView,
 )
 from ppn.host.network import node_network
 from ppn.host.numa import pinning_support
@@ -42,7 +43,8 @@ from ppn.inventory import VM_BRIDGE
 from ppn.pool.policy import pool_available
 
 if TYPE_CHECKING:
-    from ppn.host.backend import Backend, DomainFacts
+    from ppn.host.backend import Backend
+    from ppn.host.domain_facts import DomainFacts
 
 MIB = 1024 * 1024
 CALL_SECONDS = 120.0
@@ -55,6 +57,11 @@ class Domains:
 
     facts: Mapping[str, DomainFacts]
     error: PpnError | None = None
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """Those whose QEMU does not answer: nobody can tell whose they are."""
+        return frozenset(name for name, facts in self.facts.items() if not facts.answers)
 
 
 def read_state(
@@ -207,7 +214,7 @@ def _vms(
             paths,
             name,
             domain=domains.facts[name] if name in managed else None,
-            libvirt_answers=domains.error is None,
+            answers=domains.error is None and name not in domains.silent,
             grant=ledger.grant(name),
             node=facts,
         )
@@ -226,7 +233,7 @@ def _is_vm(paths: Paths, folder: Path) -> bool:
 
 
 def _unmanaged(paths: Paths, domains: Domains) -> tuple[Unmanaged, ...]:
-    foreign = [name for name, facts in domains.facts.items() if not _is_ours(facts)]
+    foreign = [name for name, one in domains.facts.items() if one.answers and not _is_ours(one)]
     managed = domains.facts.keys() - set(foreign)
     folders = _folders(paths.vms)
     ours = [folder for folder in folders if _is_vm(paths, folder) or folder.name in managed]
@@ -243,7 +250,7 @@ def _pool(
     # Kept for VMs between two nodes, whichever of the two will run them.
     awaited = sum(reading.awaited_mib for reading in readings)
     free = max(read_memory(paths.procfs / "meminfo").get("MemAvailable", 0) - awaited, 0)
-    held = sum(reading.view.memory.current_mib or 0 for reading in readings)
+    held = sum(_held_mib(reading.view) for reading in readings)
     physical, buffer = topology.memory_mib, settings.memory_buffer_mib
     minimums = [reading.view.memory.minimum_mib for reading in readings]
     return Pool(
@@ -256,6 +263,11 @@ def _pool(
         vcpu_buffer=settings.vcpu_buffer,
         vcpus_allocated=sum(reading.vcpus for reading in readings),
     )
+
+
+def _held_mib(vm: VmView) -> int:
+    """The memory in MiB that a VM has; one of which nothing is known may have all of its own."""
+    return vm.memory.maximum_mib if vm.state == "unknown" else vm.memory.current_mib or 0
 
 
 def _disk_pool(paths: Paths, readings: tuple[VmReading, ...]) -> DiskPool:

@@ -26,7 +26,7 @@ from ppn.host.spec import VmSpec
 from ppn.pool.policy import DEFAULT_WEIGHT
 
 if TYPE_CHECKING:
-    from ppn.host.backend import DomainFacts
+    from ppn.host.domain_facts import DomainFacts
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_vm(
     name: str,
     *,
     domain: DomainFacts | None,
-    libvirt_answers: bool,
+    answers: bool,
     grant: LedgerGrant | None,
     node: NodeFacts,
 ) -> VmReading:
@@ -69,7 +69,7 @@ def read_vm(
     Args:
         paths, name: the node's files, and the VM.
         domain: what libvirt has of it; None when it has none, or is silent.
-        libvirt_answers: tells those two cases apart.
+        answers: tells those two cases apart.
         grant: what the ledger gives it; None when it says nothing.
         node: what this node can do for its VMs.
     """
@@ -85,7 +85,7 @@ def read_vm(
         name=name,
         spec=spec,
         uuid=_uuid(sidecar, domain),
-        state=_state(domain, libvirt_answers),
+        state=_state(domain, answers),
         phase=sidecar.phase if sidecar is not None else None,
         digest=domain.digest if domain is not None else "",
         seed=files.seed.exists(),
@@ -177,10 +177,10 @@ def _no_entry(name: str, minimum_mib: int) -> Problem:
 
 
 def _state(
-    domain: DomainFacts | None, libvirt_answers: bool
+    domain: DomainFacts | None, answers: bool
 ) -> Literal["running", "stopped", "missing", "unknown"]:
     if domain is None:
-        return "missing" if libvirt_answers else "unknown"
+        return "missing" if answers else "unknown"
     return "running" if domain.running else "stopped"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ppn.host.agent.processes import Process
 from ppn.host.model import IN_TRANSIT, NodeState, VmView
 from ppn.host.plan import wanted_disks
+from ppn.host.policy import is_silent, silent_hint
 from ppn.host.spec import VmSpec
 from ppn.wire.heartbeat import Alert
 
@@ -125,6 +126,13 @@ def _strangers(now: Look, before: Look | None) -> Iterator[Alert]:
 
 
 def _vm(vm: VmView, now: Look) -> Iterator[Alert]:
+    if is_silent(vm, now.node):
+        yield Alert(
+            code="qemu_silent",
+            subject=vm.name,
+            message=f"the QEMU of vm {vm.name} does not answer libvirt",
+            hint=silent_hint(vm.name),
+        )
     if vm.sidecar != "ok" or vm.spec is None:
         yield Alert(
             code=f"sidecar_{vm.sidecar}",

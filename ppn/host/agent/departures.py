@@ -312,7 +312,7 @@ class Departures:
         policy.check_sending(sidecar, job.target.move)
         recorder.step("stop")
         with Backend(service.uri) as backend:
-            if vm in {facts.name for facts in backend.domains()}:
+            if backend.has(vm):
                 backend.stop(vm, grace=GRACE_SECONDS)
                 backend.undefine(vm)
         service.on_change()

@@ -121,7 +121,8 @@ def _tasks(vm: VmView, rebooted: bool, cut_short: str | None) -> Iterator[Task]:
         return
     if cut_short == "destroy":
         yield Task(vm.name, Repair.REMOVE, removal(vm.name, vm))
-    elif vm.spec is None:
+    elif vm.spec is None or vm.state == "unknown":
+        # Whether a VM runs whose QEMU does not answer, nobody can tell.
         return
     elif vm.phase == "creating":
         if _is_made(vm, vm.spec):

@@ -10,7 +10,8 @@ from typing import Protocol
 import structlog
 
 from ppn.errors import PpnError, Refusal
-from ppn.host.backend import Backend, DomainFacts
+from ppn.host.backend import Backend
+from ppn.host.domain_facts import DomainFacts
 from ppn.host.settle import Clock, settle
 
 log = structlog.get_logger("host-agent")

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from ppn.errors import Refusal
 from ppn.host.model import IN_TRANSIT, LedgerGrant, NodeState, VmView
-from ppn.host.policy import in_transit, refusals
+from ppn.host.policy import in_transit, is_silent, refusals, silent
 from ppn.host.sidecar import Move, Sidecar
 from ppn.host.spec import Port, VmSpec, spec_from_data
 from ppn.wire.moving import Offer, OfferedGrant, OfferedPort, Stage
@@ -279,6 +279,8 @@ def departure_refusals(vm: VmView, node: NodeState) -> Iterator[Refusal]:
         )
     if not node.libvirt.ok:
         yield _of(vm, "libvirt_unavailable", "libvirt does not answer", "start libvirt there")
+    if is_silent(vm, node):
+        yield silent(vm.name)
 
 
 def arriving_spec(vm: str, offer: Offer) -> VmSpec:

@@ -36,6 +36,7 @@ def test_a_sound_node_has_no_alert() -> None:
     [
         ({"state": "stopped"}, "qemu_gone"),
         ({"state": "missing"}, "domain_missing"),
+        ({"state": "unknown"}, "qemu_silent"),
         ({"sidecar": "missing", "spec": None}, "sidecar_missing"),
         ({"sidecar": "damaged", "spec": None}, "sidecar_damaged"),
         ({"phase": "creating", "state": "missing"}, "vm_half_made"),

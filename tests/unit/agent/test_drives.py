@@ -19,7 +19,8 @@ from ppn.host.agent.service import Service
 from ppn.host.agent.settling import Settling
 from ppn.host.agent.table import LockTable
 from ppn.host.apply import Admitted
-from ppn.host.backend import Backend, DomainFacts, LibvirtFailed
+from ppn.host.backend import Backend, LibvirtFailed
+from ppn.host.domain_facts import DomainFacts
 from ppn.host.forecast import after, with_buffer
 from ppn.host.model import Enforcement, LedgerGrant, NodeState, VmMemory, VmView
 from ppn.host.nvme import BindFailed
@@ -321,9 +322,7 @@ def test_with_a_drive_all_memory_is_the_minimum(house: House) -> None:
     def minimum() -> int:
         node = make_node()
         facts = NodeFacts(unknown, unknown, node.topology)
-        reading = read_vm(
-            house.paths, "web", domain=None, libvirt_answers=True, grant=grant, node=facts
-        )
+        reading = read_vm(house.paths, "web", domain=None, answers=True, grant=grant, node=facts)
         return reading.view.memory.minimum_mib
 
     assert minimum() == 256

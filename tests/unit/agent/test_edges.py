@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ppn.host.agent.report import heartbeat
 from ppn.host.agent.server import Server
 from ppn.host.agent.service import Service
 from ppn.host.agent.tickets import Tickets
+from ppn.host.domain_facts import DomainFacts
 from ppn.host.lock import NodeBusy, node_lock
 from ppn.host.model import LedgerStatus, LibvirtStatus, NodeState, VmWeight
 from ppn.host.paths import Paths
@@ -58,6 +60,32 @@ def test_a_copy_made_by_hand_silences_no_node(paths: Paths, name: str) -> None:
     assert [other.name for other in node.unmanaged] == [name]
     told = heartbeat(node, name="server", session=SESSION, sequence=1)
     assert [vm.id for vm in told.vms] == ["web"]
+
+
+def test_a_vm_whose_qemu_is_silent_is_unknown_and_counted(paths: Paths) -> None:
+    """HLT-06: with all its memory; whose another silent domain is, nobody can tell."""
+    silent = DomainFacts(
+        name="web",
+        uuid="11111111-2222-4333-8444-555555555555",
+        running=True,
+        owner=None,
+        digest="",
+        accelerator=None,
+        vcpus=0,
+        maximum_mib=0,
+        current_mib=None,
+        unused_mib=None,
+        answers=False,
+    )
+    node = assemble(paths, Domains({"web": silent, "other": replace(silent, name="other")}))
+    assert node.libvirt.ok and node.unmanaged == ()
+    (web,) = node.vms
+    assert (web.state, web.uuid) == ("unknown", silent.uuid)
+    (stopped,) = assemble(paths, Domains({})).vms
+    assert stopped.state == "missing"
+    pool = node.pool
+    left = pool.physical_mib - pool.reserved_mib - web.memory.maximum_mib
+    assert pool.startable_mib == max(min(pool.free_mib, left), 0)
 
 
 def test_a_disk_that_goes_during_a_look_fails_nobody(paths: Paths) -> None:

@@ -30,6 +30,8 @@ RUNNING, STOPPED = make_spec(), make_spec(state="stopped")
         (RUNNING, {"phase": "creating", "state": "missing"}, True, Repair.TAKE_BACK),
         (STOPPED, {"phase": "creating"}, False, Repair.FINISH),
         (STOPPED, {"phase": "creating", "digest": ""}, False, Repair.TAKE_BACK),
+        # Whether it runs cannot be told: its QEMU does not answer.
+        (RUNNING, {"phase": "creating", "state": "unknown", "digest": ""}, True, None),
         # What was it? Nothing is done on a guess.
         (RUNNING, {"sidecar": "damaged", "spec": None, "state": "stopped"}, True, None),
     ],

@@ -107,6 +107,7 @@ CASES = {
     "libvirt_down": alert("libvirt_down", "libvirt"),
     "libvirt_down (asked)": failed("libvirt_unavailable", "cannot connect"),
     "ledger_tampered": alert("ledger_unusable", "ledger"),
+    "qemu_silent": alert("qemu_silent"),
     "qemu_killed": alert("qemu_gone"),
     "domain_missing": alert("domain_missing"),
     "sidecar_damaged": alert("sidecar_damaged"),

@@ -9,7 +9,7 @@ import pytest
 from ppn.errors import Refusal
 from ppn.host.detach import admit_detach
 from ppn.host.forecast import after
-from ppn.host.model import NodeState, VmDisk
+from ppn.host.model import LibvirtStatus, NodeState, VmDisk
 from tests.unit.host.builders import make_node, make_spec, make_view
 
 DATA = {"name": "data", "size_gib": 1}
@@ -46,7 +46,7 @@ def test_a_declared_disk_whose_file_is_gone_may_be_given_up() -> None:
         ({}, "root", "disk_root"),
         ({}, "none", "disk_unknown"),
         ({"phase": "creating"}, "data", "vm_creating"),
-        ({"state": "unknown"}, "data", "libvirt_unavailable"),
+        ({"state": "unknown"}, "data", "qemu_silent"),
         ({"state": "stopped"}, "data", "vm_not_as_declared"),
         ({"sidecar": "damaged", "spec": None}, "data", "sidecar_damaged"),
     ],
@@ -56,6 +56,13 @@ def test_refusals(change: dict[str, Any], disk: str, code: str) -> None:
     view = make_view(make_spec(disks=[DATA])).model_copy(update=change)
     assert refused(make_node(view), disk) == code
     assert refused(make_node(), disk) == "vm_unknown"
+
+
+def test_without_libvirt_nothing_is_known() -> None:
+    """DISK-01."""
+    view = make_view(make_spec(disks=[DATA])).model_copy(update={"state": "unknown"})
+    node = make_node(view, libvirt=LibvirtStatus(ok=False))
+    assert refused(node, "data") == "libvirt_unavailable"
 
 
 def test_the_forecast_counts_what_is_kept() -> None:

@@ -78,7 +78,12 @@ def test_balloon_bounds(mib: int, code: str) -> None:
 
 
 def test_balloon_needs_a_running_vm() -> None:
-    for view, code in ((None, "vm_unknown"), (make_view(make_spec(state="stopped")), None)):
+    web = make_view(make_spec())
+    for view, code in (
+        (None, "vm_unknown"),
+        (web.model_copy(update={"state": "stopped"}), "vm_not_running"),
+        (web.model_copy(update={"state": "unknown"}), "qemu_silent"),
+    ):
         with pytest.raises(Refusal) as refused:
             admit_balloon(view, "web", 256)
-        assert refused.value.code == (code or "vm_not_running")
+        assert refused.value.code == code

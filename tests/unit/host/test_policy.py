@@ -21,7 +21,7 @@ from ppn.host.model import (
     VmDisk,
     VmMemory,
 )
-from ppn.host.policy import admit, refusals
+from ppn.host.policy import ActionKind, admit, plan, refusals
 from ppn.host.spec import VmSpec
 from tests.unit.host.builders import make_node, make_spec, make_view
 
@@ -144,6 +144,21 @@ def test_unusable_ledger_stops_starts_but_not_stops() -> None:
     assert codes(make_spec(), node) == []
     assert codes(make_spec(state="stopped"), node) == []
     assert codes(make_spec(state="absent"), node) == []
+
+
+def test_a_vm_whose_qemu_is_silent_may_only_go() -> None:
+    """HLT-06: nothing is known of it, so nothing is done on a guess; others are served."""
+    silent = make_view(make_spec()).model_copy(update={"state": "unknown"})
+    node = make_node(silent)
+    for state in ("running", "stopped"):
+        assert codes(make_spec(state=state), node)[0] == "qemu_silent"
+    assert codes(make_spec(name="other"), node) == []
+    assert codes(make_spec(state="absent"), node) == []
+    ended, *_ = plan(make_spec(state="absent"), silent)
+    assert ended.kind is ActionKind.STOP
+    down = make_node(silent, libvirt=LibvirtStatus(ok=False))
+    assert codes(make_spec(), down)[0] == "libvirt_unavailable"
+    assert "qemu_silent" not in codes(make_spec(), down)
 
 
 @pytest.mark.parametrize("condition", ["missing", "damaged"])

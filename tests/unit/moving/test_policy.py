@@ -179,6 +179,7 @@ def vm_and_node(**fields: Any) -> tuple[VmView, NodeState]:
         ({"sidecar": "damaged", "spec": None}, "sidecar_damaged"),
         ({"name": "web"}, "vm_declared"),
         ({"name": "vm-0000000000000000"}, "vm_declared"),
+        ({"state": "unknown"}, "qemu_silent"),
     ],
 )
 def test_what_cannot_leave_its_node(fields: dict[str, Any], wanted: str) -> None:

@@ -25,5 +25,5 @@ def test_a_file_that_takes_its_place_meanwhile_hides_nothing(tmp_path: Path) -> 
     (files.moving / "manifest.part").symlink_to("gone")
     unknown = Enforcement(enforced=False, reason="test")
     facts = NodeFacts(unknown, unknown, make_node().topology)
-    read = read_vm(paths, VM, domain=None, libvirt_answers=True, grant=None, node=facts)
+    read = read_vm(paths, VM, domain=None, answers=True, grant=None, node=facts)
     assert read.growth_mib == 1023
