@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -177,12 +178,13 @@ class Agent:
             names = [one.name for one in last.steps]
             return names[-1] if last.operation == operation and step in names else ""
 
-        # Without a pause, for steps are short.
+        # Steps are short, but the agent whose steps they are needs a processor too.
         over = False
         while not (found := reached()) and not over:
             assert not self.process_ended()
             # Looked at once more after that: it may have come to the step meanwhile.
             over = done()
+            time.sleep(0.001)
         return found
 
     def wait_for_order(self) -> None:
