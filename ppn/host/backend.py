@@ -58,8 +58,8 @@ class Backend:
         LibvirtFailed: no connection.
     """
 
-    # Where a look at all domains has waited in vain, by libvirt's connection name.
-    _waited: ClassVar[set[str]] = set()
+    # Domains for which a look has waited in vain, by libvirt's connection name.
+    _silent: ClassVar[dict[str, frozenset[str]]] = {}
 
     def __init__(self, uri: str | None = None, *, deadline: float = CALL_SECONDS) -> None:
         self._uri = uri or os.environ.get("PPN_LIBVIRT_URI", DEFAULT_URI)
@@ -99,7 +99,8 @@ class Backend:
         libvirt waits for such a QEMU, and whoever asks waits with it. Who has waited once in vain
         asks anew for those that answer, and from then on for those alone, until all do.
         """
-        if self._uri not in self._waited:
+        known = self._silent.get(self._uri)
+        if known is None:
             try:
                 return self._list(all_domains, min(self._deadline, PATIENCE_SECONDS))
             except LibvirtFailed as error:
@@ -108,10 +109,11 @@ class Backend:
             # The connection is lost to the call that waits.
             held, (self._caller, self._connection) = self._caller, self._open()
             held.end()
-            self._waited.add(self._uri)
-        found = self._list(answering_domains, self._deadline)
-        if all(facts.answers for facts in found):
-            self._waited.discard(self._uri)
+        found = self._list(partial(answering_domains, known=known or frozenset()), self._deadline)
+        if silent := frozenset(facts.name for facts in found if not facts.answers):
+            self._silent[self._uri] = silent
+        else:
+            self._silent.pop(self._uri, None)
         return found
 
     def _list(self, look: Look, seconds: float) -> tuple[DomainFacts, ...]:

@@ -67,11 +67,18 @@ def all_domains(connection: libvirt.virConnect) -> tuple[DomainFacts, ...]:
     return _sorted(_facts(*record) for record in connection.getAllDomainStats(STATISTICS))
 
 
-def answering_domains(connection: libvirt.virConnect) -> tuple[DomainFacts, ...]:
-    """Every domain, by name, without waiting for one whose QEMU has another call waiting."""
+def answering_domains(
+    connection: libvirt.virConnect, known: frozenset[str]
+) -> tuple[DomainFacts, ...]:
+    """Every domain, by name, without waiting for one whose QEMU has another call waiting.
+
+    Args:
+        connection: to libvirt.
+        known: those that were silent before; the others may be held for a moment.
+    """
     for _ in range(HELD_TRIES):
         records = connection.getAllDomainStats(STATISTICS, NO_WAIT)
-        if not any(_is_held(stats) for _, stats in records):
+        if not any(_is_held(stats) and domain.name() not in known for domain, stats in records):
             break
         time.sleep(HELD_SECONDS)
     return _sorted(
