@@ -25,6 +25,7 @@ from ppn.host.spec import spec_from_json
 from ppn.host.state import read_state
 from ppn.run import Completed, run
 from tests.host_root import write_hardware
+from tests.integration.host import still
 
 PPN = Path(sys.executable).with_name("ppn")
 # In a mount namespace of its own the daemon's fixed folders are the test's; KVM is not there.
@@ -103,7 +104,7 @@ class Node:
         return {**os.environ, "PPN_ROOT": str(self.root), "PPN_LIBVIRT_URI": self.uri}
 
     def prepare(self, image: Path) -> None:
-        """Lay the node's folders: 8 cores, 4 GiB, one guest image, no cgroups."""
+        """Lay the node's folders: 8 cores, 4 GiB, the given image and the still one, no cgroups."""
         write_hardware(self.root, cores=8, memory_mib=4096)
         for folder in (
             "run/libvirt",
@@ -122,6 +123,7 @@ class Node:
         (conf / "qemu.conf").write_text(QEMU_CONF)
         self.paths.images.mkdir(parents=True)
         self.paths.image("tiny").symlink_to(image)
+        still.build(self.paths.image(still.NAME))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the node's daemons and wait until they answer."""
