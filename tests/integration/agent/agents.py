@@ -18,6 +18,7 @@ from ppn.host.agent.client import ask, operation_of
 from ppn.host.sidecar import read_sidecar
 from ppn.wire.agent import Request, Ticket, Timeline
 from ppn.wire.heartbeat import Heartbeat
+from tests.integration.host import still
 from tests.integration.host.node import PPN, Node, is_alive, spec_text, wait_for
 from tests.logged import logged
 
@@ -153,8 +154,8 @@ class Agent:
         return found
 
     def spawn(self, **spec: Any) -> dict[str, Any]:
-        """Spawn a VM of the tests' usual size."""
-        return self.do("spawn", vm=json.loads(spec_text(spec)))
+        """Spawn a VM of the tests' usual size, of the still image if no other is named."""
+        return self.do("spawn", vm=json.loads(spec_text({"image": still.NAME, **spec})))
 
     def at_step(self, vm: str, operation: str, step: str, done: Callable[[], bool]) -> str:
         """Wait until an operation has come to a step; the step it is at by then.

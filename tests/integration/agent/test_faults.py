@@ -17,13 +17,14 @@ from ppn.host.agent.service import Service
 from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.run import run
 from tests.integration.agent.agents import SPAWN_STEPS, Agent, check_sound
+from tests.integration.host import still
 from tests.integration.host.node import Node, wait_for
 
 DESTROY_STEPS = ("admit", "stop", "undefine", "remove_files")
 PARALLEL, ROOM = 20, 3
 # Rounds of kills, of which some may miss what they are meant for.
 TRIES = 5
-SPEC = {"name": "web", "image": "tiny", "vcpus": 2, "memory_mib": 256}
+SPEC = {"name": "web", "image": still.NAME, "vcpus": 2, "memory_mib": 256}
 # Three of these fit beside the buffer of a node with 4 GiB.
 THIRD_MIB = 1100
 
@@ -148,7 +149,7 @@ def test_what_is_admitted_is_counted_before_it_shows(node: Node) -> None:
     service.timelines = SlowTimelines(node.paths)
 
     def spawn(number: int) -> str:
-        fields = {"name": f"vm-{number}", "image": "tiny", "vcpus": 2, "memory_mib": THIRD_MIB}
+        fields = SPEC | {"name": f"vm-{number}", "memory_mib": THIRD_MIB}
         try:
             service.do(operation_of({"operation": "spawn", "vm": fields}), f"test-{number}")
         except Refusal as refusal:

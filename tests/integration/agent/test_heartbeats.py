@@ -15,6 +15,7 @@ from ppn.host.agent.timeline import Recorder, Timelines
 from ppn.wire.heartbeat import Heartbeat
 from tests.integration.agent.agents import Agent, Ear, listening
 from tests.integration.fleet.edges import free_port
+from tests.integration.host import still
 from tests.integration.host.node import Node, end_process, is_alive, wait_for
 
 
@@ -65,7 +66,7 @@ def test_reboot(stopped: Agent, ear: Ear) -> None:
     """HOST-07: what ran is started again, what did not is not, and none is forgotten."""
     node = stopped.node
     stopped.start(controllers=[ear.url])
-    stopped.spawn(owner="tenant-1")
+    stopped.spawn(owner="tenant-1", image="tiny")
     stopped.spawn(name="db", owner="tenant-2", state="stopped")
     stopped.kill()
     for pid in pids(node).values():
@@ -146,7 +147,7 @@ def test_allocation_is_told_before_it_shows(node: Node) -> None:
     service = Service(node.paths, on_change=admitted.set, report=dict, uri=node.uri)
     service.timelines = GatedTimelines(node.paths)
     observer = Observer(service, Tickets("server"), "server", node.uri)
-    spec = {"name": "web", "image": "tiny", "vcpus": 4, "memory_mib": 256, "owner": "tenant-1"}
+    spec = {"name": "web", "image": still.NAME, "vcpus": 4, "memory_mib": 256, "owner": "tenant-1"}
     spawn = operation_of({"operation": "spawn", "vm": spec})
     thread = threading.Thread(target=service.do, args=(spawn, "test-gate"))
     thread.start()
@@ -222,8 +223,9 @@ def test_missed_heartbeats_are_not_sent_later(stopped: Agent, ear: Ear) -> None:
 def test_figures_match_the_machine(stopped: Agent, ear: Ear) -> None:
     """HLT-03, HLT-04: each VM's memory and CPU time as QEMU and the kernel have them."""
     stopped.start(controllers=[ear.url])
-    stopped.spawn(vcpus=2, memory_mib=256)
-    stopped.spawn(name="db", vcpus=4, memory_mib=320, disks=[{"name": "data", "size_gib": 2}])
+    stopped.spawn(image="tiny", vcpus=2, memory_mib=256)
+    disks = [{"name": "data", "size_gib": 2}]
+    stopped.spawn(name="db", image="tiny", vcpus=4, memory_mib=320, disks=disks)
     node = stopped.node
     for name in ("web", "db"):
         node.wait_ready(name)

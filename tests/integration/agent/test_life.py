@@ -8,18 +8,19 @@ import pytest
 
 from ppn.errors import PpnError, Refusal
 from tests.integration.agent.agents import Agent
+from tests.integration.host import still
 from tests.integration.host.node import is_alive, wait_for
 
 
 def test_life_of_a_vm(agent: Agent) -> None:
     """HOST-01, HOST-05, HOST-13: spawn, attach, stop, resize, start, destroy; nothing remains."""
     node = agent.node
-    made = agent.spawn(owner="tenant-1")
+    made = agent.spawn(owner="tenant-1", image="tiny")
     assert made["changed"] and made["vm"]["state"] == "running"
     assert node.paths.vm("web").sidecar.exists()
-    assert agent.spawn(owner="tenant-1")["changed"] is False
+    assert agent.spawn(owner="tenant-1", image="tiny")["changed"] is False
     with pytest.raises(Refusal) as other:
-        agent.spawn(owner="tenant-2")
+        agent.spawn(owner="tenant-2", image="tiny")
     assert other.value.code == "vm_exists"
     pid = int(node.paths.pid_file("web").read_text())
     disk = {"name": "data", "size_gib": 1}
@@ -42,7 +43,7 @@ def test_life_of_a_vm(agent: Agent) -> None:
     assert (resized["memory_mib"], resized["vcpus"], resized["state"]) == (384, 4, "stopped")
     assert agent.do("start", vm="web")["vm"]["state"] == "running"
     # The order is still the same order, whatever became of the VM since.
-    assert agent.spawn(owner="tenant-1")["changed"] is False
+    assert agent.spawn(owner="tenant-1", image="tiny")["changed"] is False
     assert agent.do("destroy", vm="web") == {
         "changed": True,
         "actions": ["stop vm web", "undefine vm web", "remove the files of vm web"],
@@ -59,7 +60,7 @@ def test_life_of_a_vm(agent: Agent) -> None:
 def test_disks_come_and_go_through_the_agent(agent: Agent) -> None:
     """DISK-01, HOST-13: kept, attached again, discarded; QEMU stays."""
     node, disk = agent.node, {"name": "data", "size_gib": 1}
-    agent.spawn()
+    agent.spawn(image="tiny")
     pid = int(node.paths.pid_file("web").read_text())
     file = node.paths.vm("web").disk("data")
     # To let go of a disk takes a guest that has booted, and is waited for a minute only.
@@ -74,13 +75,13 @@ def test_disks_come_and_go_through_the_agent(agent: Agent) -> None:
     with pytest.raises(Refusal) as gone:
         agent.do("detach", vm="web", disk="data", discard=True)
     assert gone.value.code == "disk_unknown"
-    assert agent.spawn()["changed"] is False
+    assert agent.spawn(image="tiny")["changed"] is False
     assert int(node.paths.pid_file("web").read_text()) == pid
 
 
 def test_steps_are_timed_and_the_console_is_shown(agent: Agent) -> None:
     """Each step of a spawn stands in its timeline, up to the guest's first byte."""
-    agent.spawn()
+    agent.spawn(image="tiny")
 
     def steps() -> list[str]:
         (operation,) = agent.do("timeline", vm="web")["operations"]
@@ -107,7 +108,7 @@ def test_steps_are_timed_and_the_console_is_shown(agent: Agent) -> None:
 def test_command_goes_through_the_agent(agent: Agent) -> None:
     """`ppn host` gives the same output and ends in the same way with an agent and without."""
     node = agent.node
-    with_agent = node.apply(disk_gib=2)
+    with_agent = node.apply(image=still.NAME, disk_gib=2)
     assert agent.logged(operation="apply", vm="web", event="operation done")
     assert agent.do("show", vm="web")["vm"]["owner"] == "operator"
     refused = node.refused(vcpus=3, name="odd")
@@ -115,7 +116,7 @@ def test_command_goes_through_the_agent(agent: Agent) -> None:
     enforced = json.loads(node.ppn("host", "enforce").stdout)
     low = json.loads(node.ppn("host", "balloon", "web", "1", "--json", accept=(3,)).stderr)
     agent.end()
-    without = node.apply(disk_gib=2)
+    without = node.apply(image=still.NAME, disk_gib=2)
     assert without.keys() == with_agent.keys() and not without["changed"]
     assert without["vm"].keys() == with_agent["vm"].keys()
     assert without["vm"]["uuid"] == with_agent["vm"]["uuid"]

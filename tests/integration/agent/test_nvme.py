@@ -79,7 +79,7 @@ def test_an_attach_that_fails_leaves_the_drive_with_the_node(agent: Agent, sysfs
 
 def test_a_vm_starts_with_its_drives_and_loses_them_with_itself(agent: Agent, sysfs: Sysfs) -> None:
     """DISK-02: bound again at a start, in the domain, shown, given back at the end."""
-    agent.spawn()
+    agent.spawn(image="tiny")
     agent.node.wait_ready("web")
     agent.do("stop", vm="web")
     sysfs.add(BRIDGE, PORT, "pcieport", 7)

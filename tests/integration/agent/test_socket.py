@@ -23,6 +23,7 @@ from ppn.run import run
 from ppn.wire.agent import Request, Response
 from ppn.wire.frames import MAX_FRAME_BYTES, encode_frame, payload_length
 from tests.integration.agent.agents import Agent, Ear, request
+from tests.integration.host import still
 from tests.integration.host.node import PPN, spec_text, wait_for
 
 NOBODY = pwd.getpwnam("nobody")
@@ -290,7 +291,7 @@ def test_too_many_connections(agent: Agent) -> None:
 
 def test_answer_that_comes_too_late(channel: socket.socket, agent: Agent) -> None:
     """The deadline is kept, the work goes on, and asking again finds it done."""
-    order = json.loads(spec_text({}))
+    order = json.loads(spec_text({"image": still.NAME}))
     asked, again = request("spawn", vm=order), request("spawn", vm=order)
     # Both at once: the work is still going on when the agent comes to the second.
     channel.sendall(frame(asked.model_copy(update={"deadline_seconds": 0.01})) + frame(again))
@@ -304,8 +305,9 @@ def test_answer_that_comes_too_late(channel: socket.socket, agent: Agent) -> Non
 
 def test_caller_that_is_gone(agent: Agent) -> None:
     """A closed connection ends nothing."""
+    order = json.loads(spec_text({"image": still.NAME}))
     with closing(connection(agent)) as channel:
-        channel.sendall(frame(request("spawn", vm=json.loads(spec_text({})))))
+        channel.sendall(frame(request("spawn", vm=order)))
     wait_for("the VM", lambda: [vm["state"] for vm in agent.do("list")["vms"]] == ["running"])
 
 

@@ -21,6 +21,7 @@ from tests.integration.agent.agents import NODE, SPAWN_STEPS, Agent
 from tests.integration.fleet.edges import Door, succeeds
 from tests.integration.fleet.node import Node as StandIn
 from tests.integration.fleet.parts import ORDER, Controller, Outside, Pool, pool
+from tests.integration.host import still
 from tests.integration.host.node import Node, end_process, is_alive, wait_for
 
 OWNER = str(ORDER["owner"])
@@ -67,6 +68,10 @@ class Way:
         self.controller.kill()
         self.controller.start_again(request_seconds=request_seconds)
         wait_for("both nodes", self.hears)
+
+    def create(self, key: str, image: str = still.NAME) -> httpx.Response:
+        """Ask for a VM."""
+        return self.controller.create(key, image=image)
 
     def show(self, vm: str) -> dict[str, object]:
         """A VM as the controller knows it."""
@@ -167,7 +172,7 @@ def test_node_proxy_killed_at_each_step_of_a_spawn(way: Way) -> None:
     for step, key in zip(SPAWN_STEPS, KEYS, strict=False):
         vm = vm_id(OWNER, key)
         with ThreadPoolExecutor() as workers:
-            asked = workers.submit(way.controller.create, key)
+            asked = workers.submit(way.create, key)
             way.agent.at_step(vm, "spawn", step, asked.done)
             way.door.kill()
             way.door.start()
@@ -184,25 +189,25 @@ def test_node_proxy_killed_at_each_step_of_a_spawn(way: Way) -> None:
 def test_node_proxy_dead_before_the_agent_was_asked(way: Way) -> None:
     """OPS-03: what was surely not asked is placed elsewhere; what may have been is asked again."""
     way.door.kill()
-    made = way.controller.create(next(KEYS))
+    made = way.create(next(KEYS))
     assert (made.status_code, made.json()["node"]) == (201, "other"), made.text
     way.destroy(made.json()["vm"]["id"])
     way.other.refuse = "memory_not_free"
     codes = {NODE: "node_unreachable", "other": "memory_not_free"}
-    assert refused_by(way.controller.create(next(KEYS))) == codes
+    assert refused_by(way.create(next(KEYS))) == codes
     way.other.refuse = ""
     way.door.start()
     # With a connection from before, the order is in its hands when it dies; else it was not sent.
     for warm in (True, False):
         if warm:
-            made = way.controller.create(next(KEYS))
+            made = way.create(next(KEYS))
             way.destroy(made.json()["vm"]["id"])
         else:
             way.restart_controller()
         vm = vm_id(OWNER, key := next(KEYS))
         way.door.freeze()
         with ThreadPoolExecutor() as workers:
-            asked = workers.submit(way.controller.create, key)
+            asked = workers.submit(way.create, key)
             with way.controller.client() as client:
                 wait_for("the intent", partial(succeeds, client, "GET", f"/v1/intents/{vm}"))
             time.sleep(0.2)
@@ -224,7 +229,7 @@ def test_node_proxy_that_stays_away_leaves_the_outcome_open(way: Way) -> None:
     vm = vm_id(OWNER, key := next(KEYS))
     way.restart_controller(request_seconds=5)
     with ThreadPoolExecutor() as workers, held(way.node):
-        asked = workers.submit(way.controller.create, key)
+        asked = workers.submit(way.create, key)
         way.agent.at_step(vm, "spawn", "admit", asked.done)
         way.door.kill()
         open_still = asked.result(60)
@@ -235,7 +240,7 @@ def test_node_proxy_that_stays_away_leaves_the_outcome_open(way: Way) -> None:
     way.restart_controller()
 
     def asked_again() -> httpx.Response | None:
-        answer = way.controller.create(key)
+        answer = way.create(key)
         return answer if answer.is_success else None
 
     found = wait_for("the VM", asked_again)
@@ -263,7 +268,7 @@ def test_qemu_killed_while_it_starts(way: Way) -> None:
             assert way.node.nothing_is_left()
             (record,) = way.agent.do("timeline", vm=vm)["operations"]
             assert (record["outcome"], record["code"]) == ("failed", codes[-1])
-            assert way.controller.create(key).json()["vm"]["state"] == "running"
+            assert way.create(key).json()["vm"]["state"] == "running"
         way.destroy(vm)
         if codes and delay == EARLY_KILLS[-1]:
             break
@@ -284,7 +289,7 @@ def killed_early(way: Way, key: str, delay: float) -> tuple[str, httpx.Response]
     """Order a VM and kill its QEMU so many seconds after it is seen: its id, and the answer."""
     vm = vm_id(OWNER, key)
     with ThreadPoolExecutor() as workers:
-        asked = workers.submit(way.controller.create, key)
+        asked = workers.submit(way.create, key)
         pid = wait_for("QEMU", partial(way.qemu, vm))
         time.sleep(delay)
         end_process(pid)
@@ -298,7 +303,7 @@ def killed_early(way: Way, key: str, delay: float) -> tuple[str, httpx.Response]
 def test_qemu_killed_once_it_runs(way: Way) -> None:
     """HLT-06: told within two heartbeats, until it is put right; nothing of the VM is lost."""
     for key in islice(KEYS, TRIES):
-        made = way.controller.create(key)
+        made = way.create(key, image="tiny")
         vm = vm_id(OWNER, key)
         if not (spoke := killed(way, vm)):
             break
@@ -337,7 +342,7 @@ def test_qemu_killed_while_its_vm_is_recorded(way: Way) -> None:
     """No VM is answered as made that did not run when its node was last asked."""
     vm = vm_id(OWNER, key := next(KEYS))
     with ThreadPoolExecutor() as workers:
-        asked = workers.submit(way.controller.create, key)
+        asked = workers.submit(way.create, key)
         way.agent.at_step(vm, "spawn", "record", asked.done)
         first = wait_for("QEMU", partial(way.qemu, vm))
         end_process(first)

@@ -11,6 +11,7 @@ from uuid import uuid4
 from ppn.errors import PpnError, Refusal
 from ppn.wire.problems import problem_of
 from tests.integration.fleet.edges import send
+from tests.integration.host import still
 
 # Questions that a stand-in has no answer to.
 UNTOLD = frozenset({"console", "inspect", "show_move", "timeline"})
@@ -168,7 +169,7 @@ class Node:
                     "vcpus_allocated": used,
                 },
                 "disk": {"total_mib": 1 << 20, "free_mib": 1 << 20, "promised_mib": 0},
-                "images": [{"name": "tiny", "digest": "0" * 64}],
+                "images": [{"name": name, "digest": "0" * 64} for name in (still.NAME, "tiny")],
                 "vms": vms,
             }
 
