@@ -18,6 +18,7 @@ import pytest
 from lab import guest
 from ppn.host.sidecar import read_sidecar
 from ppn.run import run
+from tests.integration.host import still
 from tests.integration.host.node import PPN, Node, is_alive, spec_text
 
 FULL = "No space left on device"
@@ -108,9 +109,9 @@ def test_disk_that_fills_up_inside_a_file_leaves_nothing(node: Node, tmp_path: P
 )
 def test_change_that_cannot_be_recorded_leaves_the_vm_as_it_was(node: Node) -> None:
     """HOST-05, HOST-11: the sidecar has its old content, and the guest runs on."""
-    first = node.apply(label="old")
+    first = node.apply(image=still.NAME, label="old")
     allow(node, f"nr_inodes={files_on(node)}")
-    text = spec_text({"label": "new"})
+    text = spec_text({"image": still.NAME, "label": "new"})
     done = node.ppn("host", "apply", "--json", text=text, accept=(1,))
     error = json.loads(done.stderr)["error"]
     assert error["code"] == "file_failed" and FULL in error["message"]
@@ -118,5 +119,5 @@ def test_change_that_cannot_be_recorded_leaves_the_vm_as_it_was(node: Node) -> N
     assert sidecar is not None and sidecar.spec.label == "old"
     assert is_alive(first["vm"]["pid"])
     allow(node, "nr_inodes=1000")
-    again = node.apply(label="new")
+    again = node.apply(image=still.NAME, label="new")
     assert (again["changed"], again["vm"]["pid"]) == (True, first["vm"]["pid"])

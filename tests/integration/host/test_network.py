@@ -20,6 +20,7 @@ from ppn.host.network import interface_of
 from ppn.host.sidecar import read_sidecar
 from ppn.mesh.firewall import ruleset
 from ppn.run import run
+from tests.integration.host import still
 from tests.integration.host.node import Node, spec_text, wait_for
 from tests.integration.host.test_trouble import apply_and_kill
 from tests.integration.mesh.namespaces import Namespace
@@ -178,13 +179,14 @@ def test_a_node_without_a_network_gives_none(networked: Networked) -> None:
 def test_killed_applies_leave_no_rule_of_their_own(networked: Networked) -> None:
     """IP-01: cut at random points, and repeated: one lease, in force; then none, and no trace."""
     node, chance = networked.node, random.Random(os.environ.get("PPN_TEST_SEED", "1"))
+    order = {"image": still.NAME, "ports": WEB}
     begun = time.monotonic()
-    node.apply(ports=WEB)
+    node.apply(**order)
     whole = time.monotonic() - begun
     node.apply(state="absent")
     for _ in range(5):
-        apply_and_kill(node, spec_text({"ports": WEB}), chance.uniform(0.2, 1.1) * whole)
-        vm = VmView.model_validate(node.apply(ports=WEB)["vm"])
+        apply_and_kill(node, spec_text(order), chance.uniform(0.2, 1.1) * whole)
+        vm = VmView.model_validate(node.apply(**order)["vm"])
         assert vm.lease is not None and vm.uuid is not None
         ports = networked.server.sh("nft list map inet ppn_vm ports")
         assert ports.count(" : ") == 2, ports

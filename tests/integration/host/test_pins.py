@@ -21,6 +21,7 @@ from ppn.host.sidecar import read_sidecar
 from ppn.host.topology import read_topology
 from ppn.run import run
 from tests.host_root import write_hardware
+from tests.integration.host import still
 from tests.integration.host.node import Node, wait_for
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -71,7 +72,7 @@ def affinity(pid: int) -> list[str]:
 def test_vcpus_are_where_the_plan_says_and_can_be_put_back_live(two_cpus: Node) -> None:
     """NUMA-01, NUMA-02, NUMA-03: threads, memory policy and sidecar agree; QEMU stays the same."""
     node = two_cpus
-    done = node.apply()
+    done = node.apply(image=still.NAME)
     pid, pinning = done["vm"]["pid"], done["vm"]["pinning"]
     assert (pinning["pinned"], pinning["reason"]) == (True, "")
     assert pinning["wanted"] == {"cpus": [0, 1], "nodes": [0]}

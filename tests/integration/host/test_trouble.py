@@ -20,6 +20,7 @@ from ppn.host.paths import Paths
 from ppn.host.probe_guest import initrd
 from ppn.host.sidecar import read_sidecar
 from ppn.run import run
+from tests.integration.host import still
 from tests.integration.host.node import PPN, Node, is_alive, spec_text
 from tests.integration.host.test_life import grant
 
@@ -51,22 +52,24 @@ def test_killed_applies_converge_when_repeated(node: Node) -> None:
     """HOST-13: ten creations and removals, each killed at a random point; no VM lost or doubled."""
     # The first call of a fresh libvirtd looks at QEMU for long; it is no measure for the others.
     node.virsh("domcapabilities")
+    order = {"image": still.NAME}
     begun = time.monotonic()
-    node.apply()
+    node.apply(**order)
     whole = time.monotonic() - begun
     node.apply(state="absent")
     chance = random.Random(os.environ.get("PPN_TEST_SEED", "1"))
     for turn in range(ROUNDS):
-        apply_and_kill(node, spec_text({}), chance.uniform(0.3, 1.1) * whole)
+        apply_and_kill(node, spec_text(order), chance.uniform(0.3, 1.1) * whole)
         if turn % 3 == 2:
-            apply_and_kill(node, spec_text({"state": "absent"}), chance.uniform(0.3, 1.1) * whole)
-        done = node.apply()
+            gone = spec_text({**order, "state": "absent"})
+            apply_and_kill(node, gone, chance.uniform(0.3, 1.1) * whole)
+        done = node.apply(**order)
         assert done["vm"]["state"] == "running" and is_alive(done["vm"]["pid"])
         assert node.domains() == ["web"]
         assert [entry.name for entry in node.paths.vms.iterdir()] == ["web"]
         sidecar = read_sidecar(node.paths.vm("web").sidecar)
         assert sidecar is not None and sidecar.uuid == node.virsh("domuuid", "web").strip()
-        assert not node.apply()["changed"]
+        assert not node.apply(**order)["changed"]
         if turn % 2:
             node.apply(state="absent")
             assert node.nothing_is_left()
@@ -84,7 +87,7 @@ def test_clock_that_is_wrong_by_a_year_changes_nothing_but_dates(
 ) -> None:
     """HOST-05, LED-01, CPU-03: the ledger holds, and each clock leaves the other's VMs alone."""
     grant(node, tmp_path, weight=300, minimum_mib=128)
-    first = node.apply()
+    first = node.apply(image=still.NAME)
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     wrong = {
         **node.environment,
@@ -95,7 +98,8 @@ def test_clock_that_is_wrong_by_a_year_changes_nothing_but_dates(
     }
 
     def wrongly(*words: str, **spec: object) -> dict[str, Any]:
-        done = run([PPN, "host", *words], timeout=300, env=wrong, input=spec_text(spec))
+        text = spec_text({"image": still.NAME, **spec})
+        done = run([PPN, "host", *words], timeout=300, env=wrong, input=text)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
@@ -107,8 +111,8 @@ def test_clock_that_is_wrong_by_a_year_changes_nothing_but_dates(
     assert sidecar is not None
     off = datetime.fromisoformat(sidecar.created) - datetime.now(UTC)
     assert round(off / timedelta(days=1)) == days
-    assert not node.apply(name="other")["changed"]
-    assert node.apply()["vm"]["pid"] == first["vm"]["pid"]
+    assert not node.apply(name="other", image=still.NAME)["changed"]
+    assert node.apply(image=still.NAME)["vm"]["pid"] == first["vm"]["pid"]
     wrongly("apply", name="other", state="absent")
     assert node.domains() == ["web"]
 
