@@ -22,6 +22,7 @@ from ppn.host.model import Settings
 from ppn.pool.tls import TlsFiles
 from ppn.run import Completed, run
 from tests.integration.agent.agents import Agent
+from tests.integration.host import still
 from tests.integration.host.libvirtd import start_again
 from tests.integration.host.node import PPN, Node, end_process, wait_for
 from tests.integration.mesh.namespaces import Namespace
@@ -29,7 +30,8 @@ from tests.integration.proxy.parts import Authority, replace
 
 RELAY, SERVER = "10.8.0.1", "10.8.0.2"
 URL = f"http://{RELAY}:9203"
-ORDER = ("create", "tiny", "--vcpus", "2", "--memory-mib", "256")
+SIZE = ("--vcpus", "2", "--memory-mib", "256")
+ORDER = ("create", still.NAME, *SIZE)
 # Stands in the user data of the VM that runs all the time, and nowhere else.
 SECRET = "do-not-show-4711"
 
@@ -260,7 +262,7 @@ def make_base(pool: Pool) -> str:
     data = pool.folder / "user-data.json"
     data.write_text(json.dumps({"write_files": [{"path": "/x", "content": SECRET}]}))
     words = ("--port", "80", "--user-data", str(data), "--label", "base")
-    made = pool.json("vm", *ORDER, *words)
+    made = pool.json("vm", "create", "tiny", *SIZE, *words)
     vm = str(made["vm"]["id"])
     pool.node.wait_ready(vm)
     return vm

@@ -27,6 +27,7 @@ from tests.integration.debug.parts import (
     inside,
     started,
 )
+from tests.integration.host import still
 from tests.integration.host.libvirtd import kill_libvirtd
 from tests.integration.host.node import PPN, end_process, wait_for
 from tests.integration.host.test_life import grant
@@ -351,7 +352,7 @@ def test_ids_are_completed(pool: Pool) -> None:
 def test_every_verb_on_a_real_pool(pool: Pool, tmp_path: Path) -> None:
     """CLI-01, OPS-04: for people and for programs."""
     orders = tmp_path / "orders.json"
-    order = {"owner": "acme", "image": "tiny", "vcpus": 2, "memory_mib": 256}
+    order = {"owner": "acme", "image": still.NAME, "vcpus": 2, "memory_mib": 256}
     orders.write_text(json.dumps([order, order | {"image": "none-such"}]))
     (made, lost) = pool.json("vm", "batch", str(orders), "--per-item", accept=(7,))["items"]
     assert lost["problem"]["code"] == "no_capacity" and made.get("problem") is None, made
