@@ -16,6 +16,7 @@ import pytest
 from ppn.errors import PpnError
 from ppn.host.moving.copies import copy_path
 from ppn.run import CommandFailed, run
+from tests.integration.host import still
 from tests.integration.host.node import wait_for
 from tests.integration.moving.controllers import Controller
 from tests.integration.moving.parts import LIMITS, Machine, Site
@@ -242,7 +243,7 @@ def _boot(machine: Machine) -> None:
 
 def test_what_does_not_move_is_refused_before_it_is_stopped(pool: Site) -> None:
     """MIG-02: each with the constraint that binds, and the guest goes on."""
-    vm = pool.create()
+    vm = pool.make(image=still.NAME)
     source, there = pool.place(vm), pool.other(pool.place(vm))
     pid = source.node.paths.pid_file(vm).read_text()
     assert pool.refused(vm, source.name)["code"] == "node_same"
@@ -256,7 +257,7 @@ def test_what_does_not_move_is_refused_before_it_is_stopped(pool: Site) -> None:
         "word of it", lambda: pool.refused("wide", source.name)["code"] == "vm_declared", seconds=30
     )
     there.agent.do("destroy", vm="wide")
-    image = there.node.paths.image("tiny")
+    image = there.node.paths.image(still.NAME)
     image.rename(image.with_name("gone"))
     try:
         assert pool.refused(vm, there.name)["code"] == "image_unknown"
