@@ -314,7 +314,8 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs, one of its threads at least; one that waits to be reaped does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The latter is what a read says when it ended after the file was opened.
         return False
     fields = status.rpartition(")")[2].split()
     # Its files and locks are its own until the last thread has ended.
