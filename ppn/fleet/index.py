@@ -111,8 +111,8 @@ class Group:
         for at in range(bisect_left(self._lasts, (least, "")), len(self._blocks)):
             if self._blocks[at].may_fit(need):
                 entries = self._blocks[at].entries
-                for view in _candidates(entries, need):
-                    if view.share >= least and fits(view):
+                for view in _candidates(entries, need, least):
+                    if fits(view):
                         return view
         return None
 
@@ -135,12 +135,15 @@ class Group:
         self._lasts[at] = entries[-1][:2]
 
 
-def _candidates(entries: Iterator[Entry] | list[Entry], need: Need) -> Iterator[NodeView]:
+def _candidates(
+    entries: Iterator[Entry] | list[Entry], need: Need, share_least: int = 0
+) -> Iterator[NodeView]:
     vcpus_least, memory_least, disk_least = need.vcpus, need.memory_mib, need.disk_mib
     wanted = need.abilities
-    for _, _, vcpus, memory, disk, abilities, view in entries:
+    for share, _, vcpus, memory, disk, abilities, view in entries:
         if (
-            vcpus >= vcpus_least
+            share >= share_least
+            and vcpus >= vcpus_least
             and memory >= memory_least
             and disk >= disk_least
             and abilities & wanted == wanted
@@ -153,6 +156,7 @@ class Index:
 
     def __init__(self) -> None:
         self._views: dict[str, NodeView] = {}
+        self._shares: dict[str, int] = {}
         self._abilities: dict[str, int] = {}
         self._groups = {(reserved, kvm): Group() for reserved in (0, 1) for kvm in (0, 1)}
         self._holders: dict[Label, set[str]] = {}
@@ -178,16 +182,18 @@ class Index:
         if before == view:
             return
         if before is not None:
-            self._groups[before.reserved, before.kvm].remove(before.share, before.name)
+            self._groups[before.reserved, before.kvm].remove(self._shares[view.name], view.name)
         self._views[view.name] = view
-        self._groups[view.reserved, view.kvm].add(self._entry(view))
+        entry = self._entry(view)
+        self._shares[view.name] = entry[0]
+        self._groups[view.reserved, view.kvm].add(entry)
         self._relabel(view.name, before.labels if before else frozenset(), view.labels)
 
     def drop(self, name: str) -> None:
         """Take a node out, if it is in."""
         before = self._views.pop(name, None)
         if before is not None:
-            self._groups[before.reserved, before.kvm].remove(before.share, name)
+            self._groups[before.reserved, before.kvm].remove(self._shares.pop(name), name)
             self._relabel(name, before.labels, frozenset())
 
     def search(self, demand: Demand, group: tuple[bool, bool], fits: Fits) -> NodeView | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ppn.host.addresses import places
 from ppn.host.plan import MIB_PER_GIB
@@ -53,9 +54,10 @@ class Demand:
     policy: PolicyName = "spread"
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(NamedTuple):
     """What may still be placed on a node: what it reported, less what was placed there since.
+
+    A tuple, for one is made, and compared with the one before, for every heartbeat.
 
     Args:
         name: the node.
@@ -72,7 +74,6 @@ class NodeView:
         images: guest images by name, with the least root disk in MiB of each.
         labels: those its VMs have.
         addresses: free addresses of its VM network; None when it has no VM network.
-        share: of its fullest resource, in millionths: what placement policies rank by.
     """
 
     name: str
@@ -89,22 +90,22 @@ class NodeView:
     images: Mapping[str, int]
     labels: frozenset[Label] = frozenset()
     addresses: int | None = None
-    share: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        fullest = max(
+    @property
+    def share(self) -> int:
+        """Of its fullest resource, in millionths: what placement policies rank by."""
+        return max(
             used_share(self.vcpus, self.free_vcpus),
             used_share(self.memory_mib, self.free_memory_mib + MARGIN_MIB),
             used_share(self.disk_mib, self.free_disk_mib),
         )
-        object.__setattr__(self, "share", fullest)
 
 
 def used_share(whole: int, free: int) -> int:
     """How much of a resource is used, in millionths; all of it when there is none."""
-    if whole <= 0:
+    if whole <= 0 or free <= 0:
         return WHOLE
-    return min(max((whole - free) * WHOLE // whole, 0), WHOLE)
+    return max(whole - free, 0) * WHOLE // whole
 
 
 def disks_mib(root_gib: int, disks: Iterable[Disk]) -> int:
@@ -155,14 +156,15 @@ def view_of(
         promised += sum(vm.minimum_mib for vm in gone)
         startable += sum(vm.current_mib or 0 for vm in gone)
         free_disk += sum(disks_mib(vm.disk_gib, vm.disks) for vm in gone)
+    labels = {(vm.owner, vm.label) for vm in vms if vm.label}
+    addresses = {vm.address for vm in vms if vm.address is not None}
     for demand in placed:
         free_vcpus -= demand.vcpus
         promised -= demand.memory_mib
         startable -= demand.memory_mib
         free_disk -= demand.disk_mib
-    labels = {(vm.owner, vm.label) for vm in vms if vm.label}
-    labels.update((demand.owner, demand.label) for demand in placed if demand.label)
-    addresses = {vm.address for vm in vms if vm.address is not None}
+        if demand.label:
+            labels.add((demand.owner, demand.label))
     return NodeView(
         name=heartbeat.node,
         reserved=heartbeat.reserved,

@@ -125,7 +125,7 @@ class Topology(Frozen):
     @property
     def largest_socket(self) -> int:
         """The most cores one socket has."""
-        return max((socket.cores for socket in self.sockets), default=0)
+        return max([socket.cores for socket in self.sockets], default=0)
 
 
 class Enforcement(Frozen):

@@ -46,7 +46,7 @@ def demand(**fields: Any) -> Demand:
 
 def node(name: str = "node", **fields: Any) -> NodeView:
     """An empty node, with the given fields in place of the usual ones."""
-    return replace(NODE, name=name, **fields)
+    return NODE._replace(name=name, **fields)
 
 
 def index_of(*nodes: NodeView) -> Index:

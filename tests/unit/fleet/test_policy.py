@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import product
 from random import Random
 from typing import Any
@@ -192,8 +191,7 @@ def debited(index: Index, wanted: Demand) -> Choice | None:
     if choice is not None:
         view = choice.node
         index.put(
-            replace(
-                view,
+            view._replace(
                 free_vcpus=view.free_vcpus - wanted.vcpus,
                 free_memory_mib=view.free_memory_mib - wanted.memory_mib,
                 free_disk_mib=view.free_disk_mib - wanted.disk_mib,
