@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ppn.fleet.model import Demand, Label, NodeView
 
@@ -24,14 +24,17 @@ Entry = tuple[int, str, int, int, int, int, NodeView]
 Fits = Callable[[NodeView], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a node must have at least; `abilities` are bits it must all have."""
+class Need(NamedTuple):
+    """What a node must have at least; `abilities` are bits it must all have.
+
+    With `fullest` the node with the greatest share is sought, else the one with the least.
+    """
 
     vcpus: int
     memory_mib: int
     disk_mib: int
     abilities: int
+    fullest: bool
 
 
 class Block:
@@ -196,18 +199,15 @@ class Index:
             self._groups[before.reserved, before.kvm].remove(self._shares.pop(name), name)
             self._relabel(name, before.labels, frozenset())
 
-    def search(self, demand: Demand, group: tuple[bool, bool], fits: Fits) -> NodeView | None:
+    def search(self, need: Need, group: tuple[bool, bool], fits: Fits) -> NodeView | None:
         """The node of a group that the demand's policy ranks first among those that fit.
 
         Args:
-            demand: what is wanted.
+            need: what to look for.
             group: reserved or not, with KVM or without.
             fits: says of a node that seems to fit whether it does.
         """
-        need = self._need(demand)
-        if need is None:
-            return None
-        if demand.policy == "pack":
+        if need.fullest:
             return self._groups[group].fullest(need, fits)
         return self._groups[group].first(need, fits)
 
@@ -229,7 +229,7 @@ class Index:
             view,
         )
 
-    def _need(self, demand: Demand) -> Need | None:
+    def need(self, demand: Demand) -> Need | None:
         """What to look for; None when no node has ever had the image."""
         image = self._abilities.get(demand.image)
         if image is None:
@@ -237,7 +237,8 @@ class Index:
         odd = ODD if demand.vcpus % 2 else 0
         network = NETWORK if demand.network else 0
         abilities = image | odd | network | ADDRESS
-        return Need(demand.vcpus, demand.memory_mib, demand.disk_mib, abilities)
+        fullest = demand.policy == "pack"
+        return Need(demand.vcpus, demand.memory_mib, demand.disk_mib, abilities, fullest)
 
     def _relabel(self, name: str, before: frozenset[Label], now: frozenset[Label]) -> None:
         for label in before - now:

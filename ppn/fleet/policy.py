@@ -62,11 +62,12 @@ def place(
         return node.name not in refused and next(refusals(demand, node), None) is None
 
     few = _few(demand, index, fits)
+    need = index.need(demand)
     for reserved in (False, True):
         for tier in tiers(demand):
             groups = [(reserved, kvm) for kvm in tier]
             if few is None:
-                searched = [index.search(demand, group, fits) for group in groups]
+                searched = [index.search(need, group, fits) for group in groups] if need else []
                 found = [node for node in searched if node is not None]
             else:
                 found = [node for node in few if (node.reserved, node.kvm) in groups]
