@@ -186,8 +186,10 @@ class Node:
 
     def held(self) -> dict[str, str]:
         """The owner of each VM that is here or on its way here, by id."""
-        owners = {vm: one.demand.owner for vm, one in self.reserved.items()}
-        return owners | {vm: report.owner for vm, report in self._visible().items()}
+        owners = {vm: report.owner for vm, report in self._visible().items()}
+        for vm, one in self.reserved.items():
+            owners.setdefault(vm, one.demand.owner)
+        return owners
 
     def report(self, vm: str) -> VmReport:
         """A VM that `held` has: as reported, else as answered, else as it is to be."""

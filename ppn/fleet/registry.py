@@ -56,6 +56,8 @@ class Registry:
         self._live: OrderedDict[str, float] = OrderedDict()
         self._places: dict[str, set[str]] = {}
         self._twice: set[str] = set()
+        # By node: what these lists say it holds, as `Node.held` does.
+        self._listed: dict[str, dict[str, str]] = {name: {} for name in addresses}
         # By owner: the VM and the node it is on.
         self._owned: dict[str, set[tuple[str, str]]] = {}
 
@@ -91,9 +93,7 @@ class Registry:
                 hint="send it from the node itself, through the mesh",
             )
         node.check_order(heartbeat, now - self._stale_seconds)
-        before = node.held()
         node.take(heartbeat, now, now - SETTLE_SECONDS)
-        self._note(node, before)
         self._unheard.discard(node.name)
         self._live[node.name] = now
         self._live.move_to_end(node.name)
@@ -213,9 +213,7 @@ class Registry:
         """
         node = self._nodes[reservation.node]
         if node.holds(reservation):
-            before = node.held()
             del node.reserved[reservation.vm]
-            self._note(node, before)
             self._refresh(node)
 
     def forget(self, vm: str, name: str, now: float) -> None:
@@ -227,9 +225,7 @@ class Registry:
             now: seconds.
         """
         node = self._nodes[name]
-        before = node.held()
         node.forget(vm, now)
-        self._note(node, before)
         self._refresh(node)
 
     def find(self, vm: str, now: float) -> tuple[Held, ...]:
@@ -237,9 +233,9 @@ class Registry:
 
         A VM between two nodes is on the one that can run it, else on the one it comes from.
         """
-        held = tuple(self._held(vm, node.name, now) for node in self._at(vm))
-        whole = tuple(one for one in held if one.report.state not in IN_TRANSIT)
-        return whole or tuple(sorted(held, key=lambda one: one.report.state != "moving")[:1])
+        held = [self._held(vm, node, now) for node in self._at(vm)]
+        whole = [one for one in held if one.report.state not in IN_TRANSIT]
+        return tuple(whole or sorted(held, key=lambda one: one.report.state != "moving")[:1])
 
     def vms(self, now: float, owner: str | None = None) -> tuple[Held, ...]:
         """Every VM, or every VM of one owner, by id; one between two nodes once (FLEET-07)."""
@@ -255,7 +251,7 @@ class Registry:
             for vm, report in node.reported.items()
             if report.state in IN_TRANSIT and vm not in node.gone
         ]
-        return tuple(self._held(vm, name, now) for vm, name in sorted(found))
+        return tuple(self._held(vm, self._nodes[name], now) for vm, name in sorted(found))
 
     def doubled(self) -> dict[str, tuple[str, ...]]:
         """VMs that more than one node has for its own, with the nodes: each is an alert."""
@@ -279,14 +275,16 @@ class Registry:
 
     def _debit(self, vm: str, demand: Demand, choice: Choice) -> Reservation:
         node = self._nodes[choice.node.name]
-        before = node.held()
         reservation = node.reserve(next(self._numbers), vm, demand, choice.passed)
-        self._note(node, before)
         self._refresh(node)
         return reservation
 
     def _refresh(self, node: Node) -> None:
-        """Offer a node as it is now, if it is to be offered."""
+        """List what a node holds now, and offer it as it is, if it is to be offered."""
+        before, after = self._listed[node.name], node.held()
+        if before != after:
+            self._listed[node.name] = after
+            self._relist(node.name, before, after)
         if node.name in self._live:
             self._index.put(node.view())
 
@@ -298,9 +296,8 @@ class Registry:
         found = [node for node in self._at(vm) if node.report(vm).state not in IN_TRANSIT]
         return tuple(node.name for node in found)
 
-    def _held(self, vm: str, name: str, now: float) -> Held:
-        node = self._nodes[name]
-        return Held(name, self.is_stale(node, now), node.report(vm))
+    def _held(self, vm: str, node: Node, now: float) -> Held:
+        return Held(node.name, self.is_stale(node, now), node.report(vm))
 
     def _silent(self, now: float) -> dict[str, NodeRefusal]:
         """Why nodes that are not heard are no candidates."""
@@ -320,20 +317,31 @@ class Registry:
             if name not in self._live
         }
 
-    def _note(self, node: Node, before: dict[str, str]) -> None:
-        """Keep the lists by VM and by owner in step with what a node holds now."""
-        after = node.held()
-        if before == after:
-            return
-        for vm, owner in before.items() - after.items():
-            self._owned[owner].discard((vm, node.name))
-            if not self._owned[owner]:
-                del self._owned[owner]
-        for vm, owner in after.items() - before.items():
-            self._owned.setdefault(owner, set()).add((vm, node.name))
-        for vm in before.keys() ^ after.keys():
-            places = self._places.setdefault(vm, set())
-            (places.add if vm in after else places.discard)(node.name)
-            (self._twice.add if len(places) > 1 else self._twice.discard)(vm)
-            if not places:
-                del self._places[vm]
+    def _relist(self, name: str, before: dict[str, str], after: dict[str, str]) -> None:
+        """Bring the lists by VM and by owner up to what a node holds now."""
+        for vm, owner in before.items():
+            if after.get(vm) != owner:
+                self._strike(vm, owner, name)
+        for vm, owner in after.items():
+            if before.get(vm) != owner:
+                self._enter(vm, owner, name)
+
+    def _strike(self, vm: str, owner: str, name: str) -> None:
+        """A VM of this owner is no more on a node."""
+        owned, places = self._owned[owner], self._places[vm]
+        owned.discard((vm, name))
+        places.discard(name)
+        if not owned:
+            del self._owned[owner]
+        if not places:
+            del self._places[vm]
+        if len(places) < 2:
+            self._twice.discard(vm)
+
+    def _enter(self, vm: str, owner: str, name: str) -> None:
+        """A VM of this owner is on a node."""
+        places = self._places.setdefault(vm, set())
+        places.add(name)
+        self._owned.setdefault(owner, set()).add((vm, name))
+        if len(places) > 1:
+            self._twice.add(vm)
