@@ -24,6 +24,12 @@ def places(network: str) -> int:
     return max(IPv4Network(network).num_addresses - NOBODYS, 0)
 
 
+@lru_cache(maxsize=65536)
+def first_address(network: str) -> int:
+    """The first address a VM of a network may have."""
+    return int(IPv4Network(network).network_address) + FIRST_PLACE
+
+
 def free_address(network: str, taken: Set[str], vm: str) -> str:
     """The first free address for a VM, counted from a place its id gives.
 
@@ -38,7 +44,7 @@ def free_address(network: str, taken: Set[str], vm: str) -> str:
     Raises:
         Refusal: `addresses_exhausted`.
     """
-    first = int(IPv4Network(network).network_address) + FIRST_PLACE
+    first = first_address(network)
     place = probe(vm, places(network), lambda place: str(IPv4Address(first + place)) in taken)
     if place is None:
         raise Refusal(
