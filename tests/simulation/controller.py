@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from ppn.errors import Refusal
 from ppn.fleet.model import MARGIN_MIB, Demand, NodeView
 from ppn.fleet.node import Reservation
 from ppn.fleet.registry import SETTLE_SECONDS, Registry
 from ppn.fleet.settings import STALE_SECONDS
-from ppn.wire.heartbeat import Heartbeat
+from ppn.wire.heartbeat import Heartbeat, VmReport
 from ppn.wire.problems import NoCapacity, NodeRefusal
 
 CALL_SECONDS = 15.0
@@ -37,6 +38,14 @@ class Call:
     ended: float | None = None
 
 
+class Beat(NamedTuple):
+    """The newest heartbeat of a node, when it came, and the VMs it lists by id."""
+
+    content: Heartbeat
+    at: float
+    listed: dict[str, VmReport]
+
+
 @dataclass(slots=True)
 class Controller:
     """One controller.
@@ -53,7 +62,7 @@ class Controller:
     send: Callable[[Reservation], None]
     says: Callable[[str, str], None]
     registry: Registry = field(init=False)
-    beats: dict[str, tuple[Heartbeat, float]] = field(default_factory=dict)
+    beats: dict[str, Beat] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     gone: dict[tuple[str, str], str] = field(default_factory=dict)
     refused: dict[str, dict[str, NodeRefusal]] = field(default_factory=dict)
@@ -70,13 +79,13 @@ class Controller:
             assert refusal.code == "heartbeat_old", refusal
             return
         self._check_order(beat)
-        self.beats[beat.node] = (beat, self.now)
-        listed = {vm.id: vm.uuid for vm in beat.vms}
+        listed = {vm.id: vm for vm in beat.vms}
+        self.beats[beat.node] = Beat(beat, self.now, listed)
         for vm, call in list(self.calls.items()):
             if call.reservation.node == beat.node and self._is_over(call, beat, listed):
                 del self.calls[vm]
         for vm, node in list(self.gone):
-            if node == beat.node and listed.get(vm) != self.gone[vm, node]:
+            if node == beat.node and (vm not in listed or listed[vm].uuid != self.gone[vm, node]):
                 del self.gone[vm, node]
         self.check(beat.node)
 
@@ -84,11 +93,11 @@ class Controller:
         """Place a VM and ask the node for it."""
         self.registry.expire(self.now)
         views = list(self.registry.index.views().values())
-        heard = {name for name, (_, at) in self.beats.items() if self.now - at <= STALE_SECONDS}
+        heard = {name for name, beat in self.beats.items() if self.now - beat.at <= STALE_SECONDS}
         assert {view.name for view in views} == heard, "candidates are those heard lately"
         refused = self.refused.setdefault(vm, {})
-        for name, (beat, _) in self.beats.items():
-            known = any(one.id == vm for one in beat.vms) and (vm, name) not in self.gone
+        for name, beat in self.beats.items():
+            known = vm in beat.listed and (vm, name) not in self.gone
             assert not known or self.registry.find(vm, self.now), f"{vm} on {name} is forgotten"
         try:
             reservation = self.registry.reserve(vm, demand, self.now, excluded=refused)
@@ -140,8 +149,6 @@ class Controller:
 
     def time_out(self) -> None:
         """End calls that have taken too long; what became of them heartbeats will tell."""
-        if not self.calls:
-            return
         for vm, call in list(self.calls.items()):
             if call.ended is None and self.now - call.begun >= CALL_SECONDS:
                 self._end(vm, call)
@@ -151,9 +158,9 @@ class Controller:
         """A node says that nothing is left of a VM."""
         self.calls.pop(vm, None)
         beat = self.beats.get(node)
-        listed = [one.uuid for one in beat[0].vms if one.id == vm] if beat else []
-        if listed and listed[0] is not None:
-            self.gone[vm, node] = listed[0]
+        report = beat.listed.get(vm) if beat else None
+        if report is not None and report.uuid is not None:
+            self.gone[vm, node] = report.uuid
         self.registry.forget(vm, node, self.now)
         self.check(node)
 
@@ -163,8 +170,7 @@ class Controller:
             return
         view = self.registry.view(self.registry.nodes[name])
         assert view is not None
-        beat, _ = self.beats[name]
-        listed = {vm.id: vm for vm in beat.vms}
+        beat, _, listed = self.beats[name]
         vcpus = beat.pool.vcpus - beat.pool.vcpus_allocated
         memory = beat.pool.startable_mib - MARGIN_MIB
         disk = beat.disk.free_mib - beat.disk.promised_mib
@@ -174,11 +180,16 @@ class Controller:
                 vcpus -= one.demand.vcpus
                 memory -= one.demand.memory_mib
                 disk -= one.demand.disk_mib
-        back = [listed[vm] for vm, node in self.gone if node == name and vm in listed]
         # A destroyed VM may be credited until the node insists on it.
-        assert vcpus <= view.free_vcpus <= vcpus + sum([vm.vcpus for vm in back])
-        assert memory <= view.free_memory_mib <= memory + sum([vm.memory_mib for vm in back])
-        assert disk <= view.free_disk_mib <= disk + sum([vm.disk_gib for vm in back]) * 1024
+        vcpus_back = memory_back = disk_back = 0
+        for vm, node in self.gone:
+            if node == name and vm in listed:
+                vcpus_back += listed[vm].vcpus
+                memory_back += listed[vm].memory_mib
+                disk_back += listed[vm].disk_gib * 1024
+        assert vcpus <= view.free_vcpus <= vcpus + vcpus_back
+        assert memory <= view.free_memory_mib <= memory + memory_back
+        assert disk <= view.free_disk_mib <= disk + disk_back
 
     def _ask(self, reservations: list[Reservation]) -> None:
         for one in reservations:
@@ -193,15 +204,14 @@ class Controller:
         self.registry.settle(call.reservation, self.now)
         call.ended = self.now
         name = call.reservation.node
-        beat, _ = self.beats[name]
-        if any(one.id == vm for one in beat.vms) and (vm, name) not in self.gone:
+        if vm in self.beats[name].listed and (vm, name) not in self.gone:
             del self.calls[vm]
         self.check(name)
 
-    def _is_over(self, call: Call, beat: Heartbeat, listed: dict[str, str | None]) -> bool:
+    def _is_over(self, call: Call, beat: Heartbeat, listed: dict[str, VmReport]) -> bool:
         """Whether a heartbeat is the last word on a call."""
         vm = call.reservation.vm
-        if vm in listed and listed[vm] != self.gone.get((vm, beat.node)):
+        if vm in listed and listed[vm].uuid != self.gone.get((vm, beat.node)):
             return call.ended is not None
         if call.reservation.session != beat.session:
             return True
@@ -210,7 +220,7 @@ class Controller:
     def _check_order(self, beat: Heartbeat) -> None:
         """What was accepted is newer, or of a session that still speaks when the other does not."""
         if beat.node in self.beats:
-            newest, at = self.beats[beat.node]
+            newest, at, _ = self.beats[beat.node]
             if beat.session == newest.session:
                 assert beat.sequence > newest.sequence
             else:
@@ -220,7 +230,7 @@ class Controller:
     def _check_address(self, reservation: Reservation) -> None:
         """The address is given to nobody else, as far as this controller can know."""
         node = reservation.node
-        beat, _ = self.beats[node]
+        beat = self.beats[node].content
         taken = [vm.address for vm in beat.vms if (vm.id, node) not in self.gone]
         taken += [
             call.reservation.address
