@@ -32,6 +32,8 @@ TOPOLOGIES = {
     for cpus in (4, 8)
     for memory in (4096, 8192)
 }
+# What a node says of any VM that it makes, where VMs do not differ.
+REPORT = VmReport(id="vm", owner="acme", state="creating", vcpus=0, memory_mib=0, minimum_mib=0)
 NETWORK = VmNetwork(range="10.9.0.0/29", first_port=30000, last_port=30009)
 
 
@@ -45,17 +47,11 @@ class Vm:
         self.demand = demand
         self.address = address
         self.uuid = uuid
-        self.become("creating")
-
-    def become(self, state: Literal["creating", "running", "stopped"]) -> None:
-        """Change its state, and what its node reports of it."""
-        self.state = state
-        demand = self.demand
-        self.report = VmReport.model_construct(
-            id=self.id,
+        self.report = changed(
+            REPORT,
+            id=vm,
             owner=demand.owner,
-            state=state,
-            uuid=self.uuid,
+            uuid=uuid,
             image=demand.image,
             label=demand.label,
             vcpus=demand.vcpus,
@@ -63,8 +59,14 @@ class Vm:
             current_mib=demand.memory_mib,
             minimum_mib=demand.memory_mib,
             disk_gib=demand.root_gib,
-            address=self.address,
+            address=address,
         )
+        self.state: Literal["creating", "running", "stopped"] = "creating"
+
+    def become(self, state: Literal["running", "stopped"]) -> None:
+        """Change its state, and what its node reports of it."""
+        self.state = state
+        self.report = changed(self.report, state=state)
 
 
 @dataclass
@@ -85,13 +87,14 @@ class Agent:
         random = self.random
         self.name = f"n{self.number}"
         self.address = IPv4Address(0x0A080001 + self.number)
-        self.topology = TOPOLOGIES[random.choice((4, 4, 8)), random.choice((4096, 8192))]
+        hardware = random.choice((4, 4, 8)), random.choice((4096, 8192))
+        self.topology = TOPOLOGIES[hardware]
         self.disk_mib = random.choice((8, 64)) * 1024
         self.odd = random.random() < 0.5
         reserved, kvm, network = (random.random() < odds for odds in (0.3, 0.5, 0.5))
         self.begin()
         self.empty = empty_heartbeat(
-            self.name, self.topology, self.disk_mib, reserved, kvm, self.odd, network
+            self.name, hardware, self.disk_mib, reserved, kvm, self.odd, network
         )
 
     def begin(self) -> None:
@@ -134,6 +137,8 @@ class Agent:
     def heartbeat(self) -> Heartbeat:
         """What it says of itself now; not validated again, for speed."""
         self.sequence += 1
+        if not self.vms:
+            return changed(self.empty, session=self.session, sequence=self.sequence)
         vcpus, memory, disk = self.figures()
         physical = self.topology.memory_mib
         pool = changed(
@@ -156,24 +161,26 @@ class Agent:
 def changed(model: Model, **fields: object) -> Model:
     """A copy with other values, much faster than `model_copy`: most of a schedule is copies."""
     copy = model.__class__.__new__(model.__class__)
-    object.__setattr__(copy, "__dict__", model.__dict__ | fields)
-    object.__setattr__(copy, "__pydantic_fields_set__", model.__pydantic_fields_set__)
-    object.__setattr__(copy, "__pydantic_extra__", None)
-    object.__setattr__(copy, "__pydantic_private__", None)
+    place = object.__setattr__
+    place(copy, "__dict__", model.__dict__ | fields)
+    place(copy, "__pydantic_fields_set__", model.__pydantic_fields_set__)
+    place(copy, "__pydantic_extra__", None)
+    place(copy, "__pydantic_private__", None)
     return copy
 
 
 @lru_cache(maxsize=4096)
 def empty_heartbeat(
     name: str,
-    topology: Topology,
+    hardware: tuple[int, int],
     disk_mib: int,
     reserved: bool,
     kvm: bool,
     odd: bool,
     network: bool,
 ) -> Heartbeat:
-    """The heartbeat of a node with this hardware that holds nothing."""
+    """The heartbeat of a node with this hardware, a key of `TOPOLOGIES`, that holds nothing."""
+    topology = TOPOLOGIES[hardware]
     return Heartbeat(
         node=name,
         session="0" * 32,
