@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ppn.fleet.model import Demand
 from ppn.fleet.node import Reservation
@@ -21,8 +21,7 @@ DEMANDS = [
 Answer = tuple[Reservation, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """Something on its way between a controller and a node.
 
     Args:
