@@ -14,7 +14,7 @@ from tests.integration.fleet.edges import send
 from tests.integration.host import still
 
 # Questions that a stand-in has no answer to.
-UNTOLD = frozenset({"console", "inspect", "show_move", "timeline"})
+UNTOLD = frozenset({"console", "examine", "inspect", "node", "show_move", "timeline"})
 
 
 @dataclass
@@ -75,11 +75,11 @@ class Node:
         return self.changes() > count
 
     def _do(self, body: dict[str, Any], ticket: dict[str, Any] | None) -> dict[str, Any]:
+        if body["operation"] in UNTOLD:
+            raise Refusal("a stand-in cannot tell", code="vm_unknown", constraint="known VM")
         name = body["vm"] if isinstance(body.get("vm"), str) else body["vm"]["name"]
         if body["operation"] == "show":
             return {"vm": self._known(name)}
-        if body["operation"] in UNTOLD:
-            raise Refusal(f"vm {name}", code="vm_unknown", constraint="known VM")
         with self.lock:
             assert ticket is not None
             if (ticket["node"], ticket["session"]) != (self.name, self.session):
