@@ -38,6 +38,7 @@ MASKED = (
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
     "systemd-pstore.service",
+    "user@0.service",
 )
 LEANER = " ".join(f"systemd.mask={unit}" for unit in MASKED)
 # Under QEMU 10.0's virtualisation a processor that ran a guest has stopped to take interrupts, as
