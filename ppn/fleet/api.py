@@ -6,7 +6,7 @@ import secrets
 from ipaddress import IPv4Address
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
@@ -14,7 +14,8 @@ from ppn.errors import Refusal
 from ppn.fleet.making import Asked
 from ppn.fleet.reports import fleet_report, node_report, node_reports, placed_vm, pool_alerts
 from ppn.fleet.service import Service
-from ppn.host.spec import DISK_PATTERN, NAME_PATTERN, OWNER_PATTERN, PCI_PATTERN, Disk
+from ppn.host.spec import OWNER_PATTERN, PCI_PATTERN, Disk
+from ppn.wire.description import PROBLEMS, DiskName, Key, VmName
 from ppn.wire.fleet import (
     BatchAnswer,
     BatchOrder,
@@ -33,21 +34,11 @@ from ppn.wire.fleet import (
 )
 from ppn.wire.heartbeat import Alert, Heartbeat
 from ppn.wire.model import NODE_PATTERN, UUID_PATTERN, malformed
-from ppn.wire.problems import ProblemBody
 from ppn.wire.web import correlation_of
-
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ProblemBody},
-    "5XX": {"model": ProblemBody},
-}
-KEY_PATTERN = r"^[!-~]{1,128}$"
 
 router = APIRouter(prefix="/v1", responses=PROBLEMS)
 
-VmName = Annotated[str, Path(pattern=NAME_PATTERN)]
-DiskName = Annotated[str, Path(pattern=DISK_PATTERN)]
 DriveAddress = Annotated[str, Path(pattern=PCI_PATTERN)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=KEY_PATTERN)]
 OfNode = Annotated[
     str | None,
     Query(pattern=NODE_PATTERN, description="Ask this node, also when the VM is known nowhere."),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from fastapi import FastAPI
 
 from ppn.fleet.api import metrics_router, router
-from ppn.wire.problems import MEDIA_TYPE
+from ppn.wire.description import with_problems
 from ppn.wire.web import add_problem_handlers
 
 
@@ -28,24 +27,6 @@ def bare_app() -> FastAPI:
     plain = app.openapi
     app.openapi = lambda: with_problems(plain())  # type: ignore[method-assign]  # as FastAPI asks
     return app
-
-
-def with_problems(description: dict[str, Any]) -> dict[str, Any]:
-    """The description with errors as they are sent: problem bodies, and 400 where FastAPI has 422.
-
-    Args:
-        description: as FastAPI makes it; changed in place.
-    """
-    for operations in description["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            for status, response in operation["responses"].items():
-                content = response.get("content", {})
-                if status in ("4XX", "5XX") and "application/json" in content:
-                    content[MEDIA_TYPE] = content.pop("application/json")
-    for unused in ("HTTPValidationError", "ValidationError"):
-        description["components"]["schemas"].pop(unused, None)
-    return description
 
 
 def document() -> str:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ppn.errors import PpnError, Refusal
-from ppn.fleet.api import PROBLEMS, DiskName, Key, VmName
 from ppn.host.spec import Disk
 from ppn.tenant.guard import OPERATOR, TenantRoute, Visit, visit_of
 from ppn.tenant.service import Service
@@ -21,6 +20,7 @@ from ppn.tenant.view import (
     tenant_timeline,
     unheard,
 )
+from ppn.wire.description import PROBLEMS, DiskName, Key, VmName
 from ppn.wire.fleet import MoveOrder, MoveReport, ResizeOrder
 from ppn.wire.tenant import (
     AllocationList,

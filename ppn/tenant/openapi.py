@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from ppn.fleet.openapi import with_problems
 from ppn.tenant.api import own_router, router
 from ppn.tenant.guard import TenantRoute
+from ppn.wire.description import with_problems
 from ppn.wire.web import add_problem_handlers
 
 BEARER = "bearer"
