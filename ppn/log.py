@@ -1,10 +1,34 @@
-"""How the services write their logs."""
+"""How the services write their logs; they take their loggers from here, not from structlog."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import structlog
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Have a module for a block that cannot be imported."""
+    before = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if before is not None:
+            sys.modules[module] = before
+
+
+# structlog draws tracebacks with rich where there is one, and would load it for each service. Ours
+# are plain.
+with _absent("rich"):
+    import structlog
+    from structlog.contextvars import bound_contextvars
+
+__all__ = ["bound_contextvars", "configure_log", "get_logger"]
+
+get_logger = structlog.get_logger
 
 
 def configure_log() -> None:

@@ -14,18 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
 from ppn.audit.batches import START, Position, advance, make_batch, parse_commit, read_batches
 from ppn.audit.note import LOG, Signer
 from ppn.durable import sync_folder
 from ppn.errors import Refusal
 from ppn.lock import take
+from ppn.log import get_logger
 
 NAME = "journal"
 LOCK_SECONDS = 2.0
 
-log = structlog.get_logger("audit")
+log = get_logger("audit")
 
 
 class AuditUnavailable(Refusal):

@@ -12,7 +12,6 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ppn.audit.batches import MOST_ENTRIES
@@ -25,6 +24,7 @@ from ppn.audit.pusher import Pusher, PushStatus
 from ppn.audit.witness.settings import WitnessAt
 from ppn.durable import sync_folder, write_atomic
 from ppn.lock import FolderLocked, folder_lock
+from ppn.log import get_logger
 from ppn.pool import keys
 
 __all__ = ["AuditDamaged", "AuditUnavailable", "Log"]
@@ -37,7 +37,7 @@ PUBLISH_SECONDS = 1.0
 LOW_BYTES = 1 << 30
 CLOSE_SECONDS = 1.0
 
-log = structlog.get_logger("audit")
+log = get_logger("audit")
 
 
 @dataclass(frozen=True)

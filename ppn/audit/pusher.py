@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx
-import structlog
 
 from ppn.audit.checkpoint import Checkpoint, verified
 from ppn.audit.merkle import consistency
@@ -37,6 +36,7 @@ from ppn.audit.witness.policy import KEY_HEADER
 from ppn.audit.witness.settings import WitnessAt
 from ppn.durable import write_atomic
 from ppn.errors import PpnError
+from ppn.log import get_logger
 from ppn.wire.problems import ProblemBody
 
 SECONDS = 10.0
@@ -46,7 +46,7 @@ MAX_ANSWER = 64 * 1024
 # A witness that cannot go on until someone looks at it.
 OWN_TROUBLE = frozenset({"witness_damaged", "witness_forgot"})
 
-log = structlog.get_logger("audit")
+log = get_logger("audit")
 
 
 class PushFailed(PpnError):

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -19,6 +18,7 @@ from ppn.fleet.nodes import Nodes
 from ppn.fleet.openapi import bare_app
 from ppn.fleet.service import Service, assemble
 from ppn.fleet.settings import FleetSettings
+from ppn.log import get_logger
 from ppn.notify import notify
 from ppn.pool.tls import TlsFiles, TlsUnusable, Version, client_context, version_of
 from ppn.wire.listen import check_mesh_address
@@ -31,7 +31,7 @@ GRACE_SECONDS = 10
 BACKLOG = 2048
 CONNECTIONS = 4096
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 def create_app(service: Service) -> FastAPI:

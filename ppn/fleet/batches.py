@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.identity import batch_id, differs, vm_id
 from ppn.fleet.making import Asked, Made, Maker
 from ppn.fleet.model import demand_of
 from ppn.fleet.node import Reservation
 from ppn.fleet.removing import Remover
+from ppn.log import get_logger
 from ppn.wire.fleet import BatchAnswer, BatchItem, BatchOrder, VmOrder
 from ppn.wire.problems import problem_of
 
 TAKE_BACK_SECONDS = 30.0
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass

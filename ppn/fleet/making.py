@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.decisions import Decisions
 from ppn.fleet.identity import agrees, differs, order_digest
@@ -22,6 +20,7 @@ from ppn.fleet.peers import Peers, Stage, elsewhere
 from ppn.fleet.registry import Registry
 from ppn.fleet.reports import node_refusal, placed_vm
 from ppn.host.spec import VmSpec, spec_from_data
+from ppn.log import get_logger
 from ppn.wire.fleet import PlacedVm, VmOrder
 from ppn.wire.heartbeat import VmReport
 from ppn.wire.problems import NoCapacity, NodeRefusal
@@ -40,7 +39,7 @@ RUNS = frozenset({"running", "stabilising"})
 # How many VMs a controller remembers to have told a caller of.
 TOLD_KEPT = 65536
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from ipaddress import IPv4Address
 from typing import Literal, cast
 
 import httpx
-import structlog
 
 from ppn.errors import Refusal
+from ppn.log import get_logger
 from ppn.pool.tls import NO_TLS
 
 SECONDS = 2.0
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.05
 # may have made it; it waits for what another one makes; it has told a caller of it.
 Stage = Literal["checking", "going", "waiting", "told"]
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass(frozen=True)

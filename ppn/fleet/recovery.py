@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import structlog
-
 from ppn.errors import PpnError
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import Asked, Maker
 from ppn.fleet.nodes import vm_in
 from ppn.fleet.removing import Remover
+from ppn.log import get_logger
 
 POLL_SECONDS = 5.0
 CALL_SECONDS = 30.0
@@ -22,7 +21,7 @@ SETTLE_SECONDS = 10.0
 # The outcome of what was begun on a node that is not in the inventory any more.
 NODE_REMOVED = "node_removed"
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass

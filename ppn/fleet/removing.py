@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.making import Asked
 from ppn.fleet.node import Held, Node
 from ppn.fleet.nodes import Call, Nodes, NodeUnreachable, OutcomeUnknown, vm_in
 from ppn.fleet.registry import Registry
+from ppn.log import get_logger
 
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.1
@@ -22,7 +21,7 @@ SESSION_SECONDS = 10.0
 # No VM's: who names it means that there is none.
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass

@@ -13,10 +13,9 @@ import time
 from dataclasses import replace
 from ipaddress import IPv6Address
 
-import structlog
-
 from ppn.errors import PpnError
 from ppn.inventory import KEEPER_PORT
+from ppn.log import get_logger
 from ppn.mesh import policy, status, wire
 from ppn.mesh.paths import MeshPaths
 from ppn.mesh.peers import Interface, Kind, Peer
@@ -29,7 +28,7 @@ from ppn.run import CommandFailed
 
 RECONCILE_SECONDS = 2.0
 
-log = structlog.get_logger("path-keeper")
+log = get_logger("path-keeper")
 
 
 class KeeperUnavailable(PpnError):

@@ -7,7 +7,6 @@ import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
 from starlette.types import ASGIApp
 
 from ppn.audit.checkpoint import origin_of
@@ -15,6 +14,7 @@ from ppn.audit.entry import EntryInvalid
 from ppn.audit.log import Log
 from ppn.audit.metrics import LogCollector
 from ppn.audit.read import LogMissing
+from ppn.log import get_logger
 from ppn.notify import notify
 from ppn.pool.tls import TlsFiles
 from ppn.tenant.api import check_source
@@ -33,7 +33,7 @@ WATCH_SECONDS = 1.0
 # Requests under way end within this; what is open after it, the sweeper of the next process ends.
 GRACE_SECONDS = 20.0
 
-log = structlog.get_logger("tenant-proxy")
+log = get_logger("tenant-proxy")
 
 
 def create_app(service: Service) -> ASGIApp:

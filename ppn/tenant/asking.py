@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import httpx
-import structlog
 from pydantic import ValidationError
 
 from ppn.fleet.peers import Stage
+from ppn.log import get_logger
 from ppn.tenant.model import Allocation
 from ppn.tenant.verdict import View
 from ppn.wire.heartbeat import VmReport
@@ -25,7 +25,7 @@ REMOVE_SECONDS = 60.0
 # An answer is about one VM.
 MAX_ANSWER_BYTES = 1024 * 1024
 
-log = structlog.get_logger("sweeper")
+log = get_logger("sweeper")
 
 
 @dataclass(frozen=True)

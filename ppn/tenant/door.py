@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-import structlog
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from ppn.errors import PpnError
+from ppn.log import get_logger
 from ppn.pool.tls import TlsFiles, TlsUnusable, Version, open_context, version_of
 from ppn.wire.connection import TimedConnection, http_config
 
@@ -28,7 +28,7 @@ TLS_CLOSE_SECONDS = 2.0
 # Which of the two, and its name.
 Caller = tuple[str, str]
 
-log = structlog.get_logger("tenant-proxy")
+log = get_logger("tenant-proxy")
 
 
 class DoorBlocked(PpnError):

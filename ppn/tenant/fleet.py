@@ -11,10 +11,10 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import httpx
-import structlog
 from pydantic import ValidationError
 
 from ppn.errors import PpnError, Refusal
+from ppn.log import get_logger
 from ppn.wire.model import CORRELATION_HEADER
 from ppn.wire.problems import ProblemBody, error_of
 from ppn.wire.reading import TooLong, read_body
@@ -33,7 +33,7 @@ NOT_ASKED = frozenset(
     | {"node_unreachable", "tls_unusable"}
 )
 
-log = structlog.get_logger("tenant-proxy")
+log = get_logger("tenant-proxy")
 
 
 class FleetUnreachable(PpnError):

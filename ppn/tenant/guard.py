@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -18,6 +17,7 @@ from ppn.audit.entry import MAX_TEXT
 from ppn.audit.log import AuditUnavailable
 from ppn.errors import PpnError, Refusal
 from ppn.host.spec import NAME_PATTERN
+from ppn.log import get_logger
 from ppn.tenant import tokens
 from ppn.tenant.allocations import vm_unknown
 from ppn.tenant.limits import Lanes, Rates
@@ -37,7 +37,7 @@ BEARER = re.compile(r"bearer +(?P<text>\S{1,256}) *", re.ASCII | re.IGNORECASE)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-log = structlog.get_logger("tenant-proxy")
+log = get_logger("tenant-proxy")
 
 
 @dataclass

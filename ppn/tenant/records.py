@@ -14,12 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-import structlog
-
 from ppn.audit.entry import MAX_TEXT, Entry, Outcome
 from ppn.audit.log import APPEND_SECONDS, AuditUnavailable
 from ppn.audit.read import unended
 from ppn.errors import PpnError
+from ppn.log import get_logger
 from ppn.tenant.floods import Floods
 from ppn.tenant.provisioning import SOURCE
 
@@ -30,7 +29,7 @@ MOST_OWED = 4096
 # So that new intents find room beside them.
 PAID_AT_ONCE = 1024
 
-log = structlog.get_logger("tenant-proxy")
+log = get_logger("tenant-proxy")
 
 
 class Appends(Protocol):

@@ -14,9 +14,9 @@ from datetime import datetime
 from ipaddress import IPv4Address
 
 import httpx
-import structlog
 
 from ppn.errors import PpnError
+from ppn.log import get_logger
 from ppn.pool.tls import NO_TLS
 from ppn.tenant.asking import Asking
 from ppn.tenant.model import Allocation
@@ -26,7 +26,7 @@ from ppn.tenant.verdict import Verdict, concluded, decide
 
 AT_ONCE = 8
 
-log = structlog.get_logger("sweeper")
+log = get_logger("sweeper")
 
 
 @dataclass

@@ -7,14 +7,13 @@ import secrets
 import time
 from collections.abc import Callable
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
 
 from ppn.errors import PpnError, Refusal
+from ppn.log import bound_contextvars, get_logger
 from ppn.wire.bodies import whole_body
 from ppn.wire.model import CORRELATION_HEADER, CORRELATION_PATTERN, Malformed
 from ppn.wire.problems import MEDIA_TYPE, problem_of, status_of
@@ -30,7 +29,7 @@ HEADERS_OF_STATUS = {
 # Lets a request through by its source address and path, or raises a refusal.
 Gate = Callable[[str, str], None]
 
-log = structlog.get_logger("http")
+log = get_logger("http")
 
 
 class Edge:

@@ -75,6 +75,8 @@ def test_only_two_sources_import_libvirt() -> None:
         pytest.param("ppn.cli.host, ppn.host.apply", "cryptography", id="a VM is applied"),
         pytest.param("ppn.cli.vm, ppn.fleet.client", "cryptography", id="a controller is asked"),
         pytest.param("ppn.cli.vm, ppn.fleet.client", "ppn.fleet.registry", id="and asked only"),
+        pytest.param("ppn.cli.vm, ppn.fleet.client", "click", id="httpx has no command line"),
+        pytest.param("ppn.host.agent.app, ppn.fleet.app, ppn.tenant.app", "rich", id="a service"),
     ],
 )
 def test_nobody_waits_for_what_is_not_used(program: str, unused: str) -> None:
@@ -82,6 +84,10 @@ def test_nobody_waits_for_what_is_not_used(program: str, unused: str) -> None:
     code = f"import sys, {program}; sys.exit('{unused}' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_one_source_imports_structlog() -> None:
+    assert {name_of(path) for path in SOURCES if "structlog" in imported(path)} == {"ppn/log.py"}
 
 
 def test_files_and_functions_are_small() -> None:

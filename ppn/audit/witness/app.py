@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -19,6 +18,7 @@ from ppn.audit.witness.service import Witness
 from ppn.audit.witness.settings import WitnessSettings
 from ppn.audit.witness.store import Store
 from ppn.lock import folder_lock
+from ppn.log import get_logger
 from ppn.notify import notify
 from ppn.pool import keys
 from ppn.wire.listen import check_mesh_address
@@ -29,7 +29,7 @@ MAX_BODY = 128 * 1024
 LOCK_SECONDS = 5.0
 CONNECTIONS = 256
 
-log = structlog.get_logger("witness")
+log = get_logger("witness")
 
 
 def create_app(witness: Witness) -> FastAPI:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-import structlog
-
 from ppn.audit.checkpoint import Checkpoint, parse_checkpoint, verified
 from ppn.audit.note import (
     LOG,
@@ -28,8 +26,9 @@ from ppn.audit.witness.policy import (
     refused,
 )
 from ppn.audit.witness.store import Kept, Store
+from ppn.log import get_logger
 
-log = structlog.get_logger("witness")
+log = get_logger("witness")
 
 
 @dataclass

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import NOT_ASKED
@@ -24,6 +22,7 @@ from ppn.fleet.moving.policy import (
     side_of,
 )
 from ppn.fleet.registry import Registry
+from ppn.log import get_logger
 from ppn.wire.fleet import MoveReport
 from ppn.wire.moving import MoveView, Step
 from ppn.wire.problems import error_of, problem_of
@@ -48,7 +47,7 @@ STEPS: dict[Next, Step] = {
 AT_SOURCE = frozenset({Next.COMMIT, Next.BACK, Next.RELEASE, Next.RECLAIM})
 LAST = frozenset({Next.DONE, Next.FAILED, Next.LOST})
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass

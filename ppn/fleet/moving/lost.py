@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import Asked
@@ -19,6 +17,7 @@ from ppn.fleet.moving.lines import Lines
 from ppn.fleet.moving.mover import MOVING, Mover
 from ppn.fleet.moving.policy import ARRIVING, Keep, Side, Will, ends, side_of
 from ppn.fleet.nodes import understood
+from ppn.log import get_logger
 from ppn.wire.diagnosis import Inspection
 from ppn.wire.fleet import EndOrder, LostMove, MoveReport, PartFound
 from ppn.wire.moving import MoveView
@@ -28,7 +27,7 @@ POLL_SECONDS = 0.1
 LOOK_SECONDS = 5.0
 LEFT, SILENT = "left", "silent"
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass(frozen=True)

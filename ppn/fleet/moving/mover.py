@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.fleet.journal import Intent
 from ppn.fleet.making import Asked, Maker, surely_not_done
@@ -19,6 +17,7 @@ from ppn.fleet.moving.lines import Lines
 from ppn.fleet.moving.policy import ARRIVING, SOURCE_WORK, Next, Will
 from ppn.fleet.node import Held
 from ppn.fleet.removing import Remover, doubled
+from ppn.log import get_logger
 from ppn.wire.fleet import MoveReport
 from ppn.wire.heartbeat import IN_TRANSIT
 from ppn.wire.moving import MoveView, Stage
@@ -32,7 +31,7 @@ MOVING = "moving"
 # Of a move that no controller remembers, by what its node says.
 OUTCOMES: dict[Stage, Literal["done", "failed"]] = {"settled": "done", "back": "failed"}
 
-log = structlog.get_logger("fleet")
+log = get_logger("fleet")
 
 
 @dataclass

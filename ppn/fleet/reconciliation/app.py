@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-import structlog
-
 from ppn.errors import PpnError
 from ppn.fleet.reconciliation import notices
 from ppn.fleet.reconciliation.model import Finding, Key, Views
@@ -21,13 +19,14 @@ from ppn.fleet.reconciliation.settings import ReconcileSettings, Sink
 from ppn.fleet.reconciliation.sinks import SinkFailed, deliver
 from ppn.fleet.reconciliation.store import Kept, Store
 from ppn.fleet.reconciliation.watching import run_judges, watch_judges, watched
+from ppn.log import get_logger
 
 # All sinks of one cycle together; one that is not done by then has failed.
 DELIVERY_SECONDS = 30.0
 # The watch comes every minute: who has not answered by then is silent.
 WATCH_SECONDS = 20.0
 
-log = structlog.get_logger("reconciliation")
+log = get_logger("reconciliation")
 
 
 class NothingRead(PpnError):

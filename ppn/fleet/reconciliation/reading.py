@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import httpx
-import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from ppn.errors import PpnError
 from ppn.fleet.reconciliation.model import ControllerLook, Gap, Kind, NodeLook, StoreLook, Views
 from ppn.fleet.reconciliation.settings import ReconcileSettings
+from ppn.log import get_logger
 from ppn.pool.tls import NO_TLS, TlsUnusable, trusting_context
 from ppn.wire.agent import AgentReport
 from ppn.wire.fleet import NodeReport, OpenIntent, PlacedVm
@@ -35,7 +35,7 @@ CONNECT_SECONDS = 5.0
 AT_ONCE = 64
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
-log = structlog.get_logger("reconciliation")
+log = get_logger("reconciliation")
 
 Answer = TypeVar("Answer")
 Look = TypeVar("Look", ControllerLook, NodeLook, StoreLook)

@@ -14,19 +14,19 @@ from email.utils import formatdate
 from pathlib import Path
 
 import httpx
-import structlog
 
 from ppn.durable import sync_folder
 from ppn.errors import PpnError
 from ppn.fleet.reconciliation.notices import Notice
 from ppn.fleet.reconciliation.settings import LinesFile, MailServer, Sink, Webhook
+from ppn.log import get_logger
 from ppn.text import printable
 
 # For each step of a delivery; the whole of it is bounded by who calls.
 SECONDS = 10.0
 MAX_SECRET_BYTES = 4096
 
-log = structlog.get_logger("reconciliation")
+log = get_logger("reconciliation")
 
 
 class SinkFailed(PpnError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
@@ -19,6 +18,7 @@ from ppn.fleet.reconciliation.notices import State
 from ppn.fleet.reconciliation.policy import chained, outdated
 from ppn.fleet.reconciliation.report import Report, ReportDamaged
 from ppn.lock import FolderLocked, folder_lock
+from ppn.log import get_logger
 from ppn.pool import keys
 
 NAME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
@@ -27,7 +27,7 @@ WATCH_SECONDS = 75.0
 # Reports that one run removes; each makes one.
 MOST_PRUNED = 31
 
-log = structlog.get_logger("reconciliation")
+log = get_logger("reconciliation")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ import asyncio
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-import structlog
-
 from ppn.errors import PpnError
 from ppn.host.agent.heartbeat import Heart
 from ppn.host.agent.observer import Observer
@@ -21,6 +19,7 @@ from ppn.host.agent.settings import AgentSettings, AgentUnavailable, proxy_ids, 
 from ppn.host.agent.tickets import Tickets
 from ppn.host.lock import NodeBusy, node_lock
 from ppn.host.paths import Paths
+from ppn.log import get_logger
 from ppn.notify import notify
 from ppn.wire.heartbeat import Heartbeat
 
@@ -31,7 +30,7 @@ GRACE_SECONDS = 80.0
 START_SECONDS = 900
 ALIVE_SECONDS = 10.0
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 
 def run(paths: Paths) -> None:

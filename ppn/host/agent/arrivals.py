@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.host.apply import prepare
 from ppn.host.backend import Backend
@@ -21,6 +19,7 @@ from ppn.host.moving import policy
 from ppn.host.moving.incoming import Incoming, check_room
 from ppn.host.policy import in_transit
 from ppn.host.sidecar import Move, Sidecar, read_sidecar, write_sidecar
+from ppn.log import get_logger
 from ppn.wire.moving import (
     CHUNK_BYTES,
     MANIFEST,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 MOST_DAMAGES = 3
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 
 @dataclass

@@ -9,8 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import structlog
-
 from ppn.errors import PpnError
 from ppn.host.agent.policy import unknown
 from ppn.host.agent.settings import AgentSettings
@@ -22,6 +20,7 @@ from ppn.host.model import IN_TRANSIT
 from ppn.host.moving import policy
 from ppn.host.moving.copies import check_room, copied_bytes, make_copies
 from ppn.host.sidecar import Sidecar, read_sidecar, write_sidecar
+from ppn.log import get_logger
 from ppn.wire.moving import Depart, MoveStep, MoveView, Stage
 from ppn.wire.problems import problem_of
 
@@ -34,7 +33,7 @@ CALL_BACK_SECONDS = 25.0
 # Tickets of an earlier session are refused, so that this need not outlive the agent.
 MOST_OVER = 4096
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 
 class CalledBack(PpnError):

@@ -11,8 +11,8 @@ import random
 from collections.abc import Awaitable, Callable
 
 import httpx
-import structlog
 
+from ppn.log import get_logger
 from ppn.wire.heartbeat import Heartbeat
 
 PATH = "/v1/heartbeats"
@@ -21,7 +21,7 @@ FIRST_BACKOFF_SECONDS = 0.5
 # Changes that come together are told together.
 GATHER_SECONDS = 0.1
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 LookUp = Callable[[], Awaitable[Heartbeat | None]]
 

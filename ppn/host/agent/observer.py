@@ -6,7 +6,6 @@ import threading
 import time
 from typing import Any
 
-import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ppn.durable import write_atomic
@@ -25,13 +24,14 @@ from ppn.host.kvm import ensure_verdict
 from ppn.host.model import NodeState
 from ppn.host.moving.stuck import stuck
 from ppn.host.state import read_boot_id, read_state
+from ppn.log import get_logger
 from ppn.wire.agent import AgentReport
 from ppn.wire.heartbeat import Alert, Heartbeat
 
 # Each costs a reading of the node.
 MOST_WEIGHTS = 16
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 
 class LastBoot(BaseModel):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
 from ppn.errors import PpnError, Refusal
@@ -20,6 +19,7 @@ from ppn.host.agent.policy import Role, check_operation, needs_ticket, role_of
 from ppn.host.agent.service import vm_of
 from ppn.host.agent.table import AgentBusy
 from ppn.host.agent.tickets import Tickets
+from ppn.log import get_logger
 from ppn.wire.agent import Delivery, Operation, Question, Request, Response, ShowVm, Spawn
 from ppn.wire.frames import PREFIX_BYTES, FrameInvalid, encode_frame, payload_length
 from ppn.wire.model import malformed
@@ -28,7 +28,7 @@ from ppn.wire.problems import problem_of
 PEER_CREDENTIALS = struct.Struct("3i")
 BACKLOG = 128
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 Do = Callable[[Operation, str], dict[str, Any]]
 Answer = asyncio.Future[dict[str, Any]]

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, assert_never
 
-import structlog
-
 from ppn.errors import PpnError
 from ppn.host.agent.drives import DriveAttachment, Place, detach_drive
 from ppn.host.agent.first_output import FirstOutput, file_size
@@ -36,6 +34,7 @@ from ppn.host.paths import Paths
 from ppn.host.plan import Action, ActionKind
 from ppn.host.settle import Clock, attach_settled, settles
 from ppn.host.state import read_boot_id, read_state, state_through
+from ppn.log import get_logger
 from ppn.wire.agent import (
     Apply,
     AttachNvme,
@@ -75,7 +74,7 @@ CONSOLE_BYTES = MAX_FRAME_BYTES // 2
 # Who serves the operations of one node alone.
 ALONE = AgentSettings(node="alone")
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 Admit = Callable[[NodeState], Admitted]
 Report = Callable[[], dict[str, Any]]

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import structlog
-
 from ppn.errors import PpnError, Refusal
 from ppn.host.backend import Backend
 from ppn.host.domain_facts import DomainFacts
 from ppn.host.settle import Clock, settle
+from ppn.log import get_logger
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 
 class Guests(Protocol):

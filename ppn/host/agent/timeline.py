@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
 from pydantic import ValidationError
 
 from ppn.errors import PpnError
 from ppn.host.paths import Paths
+from ppn.log import get_logger
 from ppn.wire.agent import OperationRecord, Step, Timeline
 
 OPERATIONS_KEPT = 8
@@ -28,7 +28,7 @@ FILES_KEPT = 512
 STEPS_KEPT = 64
 MESSAGE_CHARACTERS = 2000
 
-log = structlog.get_logger("host-agent")
+log = get_logger("host-agent")
 
 
 class Recorder:

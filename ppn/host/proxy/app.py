@@ -8,13 +8,12 @@ import signal
 import time
 from pathlib import Path
 
-import structlog
-
 from ppn.host.proxy.agent import AgentClient
 from ppn.host.proxy.api import Api
 from ppn.host.proxy.audit import Audit
 from ppn.host.proxy.server import Door
 from ppn.host.proxy.settings import ProxySettings
+from ppn.log import get_logger
 from ppn.notify import notify
 from ppn.wire.listen import check_mesh_address
 
@@ -23,7 +22,7 @@ WATCH_SECONDS = 1.0
 # In-flight questions end within this; the agent finishes changes by itself.
 GRACE_SECONDS = 10.0
 
-log = structlog.get_logger("node-proxy")
+log = get_logger("node-proxy")
 
 
 async def serve(settings: ProxySettings, key: Path, stopping: asyncio.Event | None = None) -> None:
@@ -44,7 +43,7 @@ async def serve(settings: ProxySettings, key: Path, stopping: asyncio.Event | No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    audit = Audit(structlog.get_logger("audit"), time.monotonic())
+    audit = Audit(get_logger("audit"), time.monotonic())
     client = AgentClient(settings.agent_socket, settings.limits)
     door = Door(settings, settings.tls(key), Api(settings, client, audit))
     port = door.open()

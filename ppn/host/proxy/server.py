@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
-import structlog
 from uvicorn.server import ServerState
 
 from ppn.errors import PpnError
@@ -18,6 +17,7 @@ from ppn.host.proxy.api import Api
 from ppn.host.proxy.connection import Connection
 from ppn.host.proxy.policy import may_connect
 from ppn.host.proxy.settings import ProxySettings
+from ppn.log import get_logger
 from ppn.pool.certificates import CertificateUnusable, is_trusted, read_bundle
 from ppn.pool.tls import TlsFiles, TlsUnusable, Version, server_context, version_of
 from ppn.wire.connection import http_config
@@ -27,7 +27,7 @@ BACKLOG = 512
 PAUSE_SECONDS = 0.1
 TLS_CLOSE_SECONDS = 2.0
 
-log = structlog.get_logger("node-proxy")
+log = get_logger("node-proxy")
 
 
 class DoorBlocked(PpnError):
