@@ -43,12 +43,12 @@ DRIVERS = (
     "qemu_fw_cfg",
 )
 # What the tiny guest needs besides what every first program does.
-WORKING_APPLETS = ("awk", "dd", "httpd", "ip", "nc", "sha256sum", "sync", "umount")
+WORKING_APPLETS = ("awk", "dd", "httpd", "ip", "nc", "rm", "sha256sum", "sync", "umount")
 # What it shows itself with: `ppn.show=1`.
 SHOWING_APPLETS = ("base64", "cp", "dmesg", "find", "grep", "gzip", "ping", "sed", "tar", "xargs")
 MORE_APPLETS = (*WORKING_APPLETS, *SHOWING_APPLETS)
-MORE_FOLDERS = ("seed", "seen", "www")
-INIT = HERE / "guest_init.sh"
+MORE_FOLDERS = ("seed", "seen", "www", "www/cgi-bin")
+INIT, BURN = HERE / "guest_init.sh", HERE / "guest_burn.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"
 # What a kernel does to guard itself, to test its ciphers, to make sure of its clock and to show its
 # insides is half of a trial's boot, and a trial has no secret to keep.
@@ -103,6 +103,8 @@ def tiny_initrd(modules: Path, busybox: Path) -> bytes:
     more = [
         *(cpio.link(f"bin/{applet}", "busybox") for applet in MORE_APPLETS),
         *(cpio.folder(path) for path in MORE_FOLDERS),
+        cpio.file("www/cgi-bin/burn", BURN.read_bytes(), mode=0o755),
+        cpio.link("www/cgi-bin/rest", "burn"),
     ]
     return initrd(busybox.read_bytes(), drivers, INIT.read_bytes(), (button, *more))
 

@@ -24,17 +24,16 @@ from tests.lab_machines.installation import INSTALLED, Installation, console, cu
 # all ten when asked for. After 0.9 it may have come to its end.
 POINTS = (0.3, 0.5, 0.1, 0.9, 0.7, 0.2, 0.4, 0.6, 0.8, 0.85)
 ROUNDS = int(os.environ.get("PPN_ISO_ROUNDS", "1"))
-# Two guests that take all the CPU they get, in the place of the lab's own; the node has two vCPUs.
+# Two guests in the place of the lab's own; the node has two vCPUs.
 # They are declared stopped, and so is the laptop's: the runs that make the pool are slow enough.
 # For the same reason the server serves nobody: a service takes it half a minute to start.
-BURNERS = """
+TWO_GUESTS = """
 _by_name["server"]["roles"] = ["hypervisor"]
 _by_name["laptop"]["roles"] = ["hypervisor", "witness"]
-_burn = {"image": "tiny", "vcpus": 1, "memory_mib": 160, "minimum_mib": 96,
-         "cmdline_extra": "ppn.burn=1", "state": "stopped"}
+_tiny = {"image": "tiny", "vcpus": 1, "memory_mib": 160, "minimum_mib": 96, "state": "stopped"}
 _by_name["server"]["vms"] = [
-    {**_burn, "name": "heavy", "weight": 300},
-    {**_burn, "name": "light", "weight": 100},
+    {**_tiny, "name": "heavy", "weight": 300},
+    {**_tiny, "name": "light", "weight": 100},
 ]
 _by_name["laptop"]["vms"][0]["state"] = "stopped"
 """
@@ -83,7 +82,7 @@ def installation(bare: LabPool) -> Installation:
 @pytest.fixture(scope="package")
 def inventory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the lab is first made into."""
-    return inventory_with(tmp_path_factory.mktemp("burners"), BURNERS)
+    return inventory_with(tmp_path_factory.mktemp("two-guests"), TWO_GUESTS)
 
 
 @pytest.fixture(scope="package")

@@ -12,19 +12,18 @@ from pathlib import Path
 
 from tests.lab.pool import LabPool, eventually, inventory_with
 from tests.lab.test_3_spawn import Api
-from tests.lab_machines.conftest import BURNERS
+from tests.lab_machines.conftest import TWO_GUESTS
 from tests.lab_machines.installation import INSTALLED as SERVER
 
 ALONE = (
-    BURNERS
+    TWO_GUESTS
     + """
 _by_name["server"]["vms"][1] |= {"state": "running", "weight": 1}
 """
 )
 WINDOW_S = 10
 WINDOWS = 5
-# Of each 100 ms of a CPU: enough to answer, and little beside what the node itself does.
-HELD, UNLIMITED = 10_000, -1
+ADDRESS = re.compile(r"ppn-guest network address=([0-9.]+)/")
 
 
 def pid(pool: LabPool, vm: str) -> int:
@@ -75,25 +74,25 @@ def pin_to_one_cpu(pool: LabPool, *vms: str) -> None:
 
 @contextmanager
 def burning(pool: LabPool, *vms: str) -> Iterator[None]:
-    """Let guests burn for a block; else they are held, for they leave nothing to anybody."""
-    hold(pool, vms, UNLIMITED)
+    """Let guests of the server take all the CPU time they get, for a block."""
     try:
+        for vm in vms:
+            tell(pool, vm, "burn")
         yield
     finally:
-        hold(pool, vms, HELD)
+        for vm in vms:
+            tell(pool, vm, "rest")
 
 
-def hold(pool: LabPool, vms: Sequence[str], quota: int) -> None:
-    """Give VMs of the server no more than so many microseconds of each 100 ms of a CPU."""
-    words = f"--live vcpu_period=100000 vcpu_quota={quota}"
-    pool.run(SERVER, " && ".join(f"virsh schedinfo {vm} {words}" for vm in vms))
+def tell(pool: LabPool, vm: str, what: str) -> None:
+    """Have a guest of the server burn or rest, as its port 80 has it do."""
+    address = ADDRESS.findall("\n".join(pool.serial(SERVER, vm)))[-1]
+    request = rf'printf "GET /cgi-bin/{what} HTTP/1.0\r\n\r\n" >&3; grep -q "^HTTP/1.. 200" <&3'
+    pool.run(SERVER, f"bash -c 'exec 3<>/dev/tcp/{address}/80; {request}'")
 
 
-def ensure_held(pool: LabPool, *vms: str) -> None:
-    """Have VMs of the server run and held; the server may have been started anew since they did.
-
-    One after the other, for one that burns leaves little to who starts the next.
-    """
+def ensure_running(pool: LabPool, *vms: str) -> None:
+    """Have VMs of the server run; the server may have been started anew since they did."""
     eventually(Api(pool).live, "every hypervisor is heard")
     for vm in vms:
         if pool.run(SERVER, f"virsh domstate {vm}").strip() != "running":
@@ -101,7 +100,6 @@ def ensure_held(pool: LabPool, *vms: str) -> None:
         # What it said of earlier boots is there too, so it has to say something more.
         said = len(pool.serial(SERVER, vm))
         eventually(partial(beats, pool, vm, said), f"guest {vm} lives")
-        hold(pool, [vm], HELD)
 
 
 def beats(pool: LabPool, vm: str, said: int) -> bool:
@@ -118,7 +116,7 @@ def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:
     assert (notes["state"], notes["accelerator"]) == ("running", "tcg")
     # Its emulation takes CPU time from the tests that follow.
     pool.run("laptop", "virsh destroy notes")
-    ensure_held(pool, "heavy", "light")
+    ensure_running(pool, "heavy", "light")
     server = pool.state(SERVER)
     assert server["kvm"]["usable"] is True
     assert {vm["name"]: vm["accelerator"] for vm in server["vms"]} == {
@@ -129,7 +127,7 @@ def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:
 
 def test_each_vm_keeps_to_one_numa_node(pool: LabPool) -> None:
     """NUMA-01, NUMA-02: on a kernel with two NUMA nodes, by the pages QEMU really has."""
-    ensure_held(pool, "heavy", "light")
+    ensure_running(pool, "heavy", "light")
     used = set()
     for vm, view in pool.vms(SERVER).items():
         assert view["pinning"]["pinned"], view
@@ -147,7 +145,7 @@ def test_each_vm_keeps_to_one_numa_node(pool: LabPool) -> None:
 
 def test_cpu_time_follows_the_weights(pool: LabPool) -> None:
     """CPU-04, CPU-06: 300 to 100 on one CPU is 3 to 1."""
-    ensure_held(pool, "heavy", "light")
+    ensure_running(pool, "heavy", "light")
     pin_to_one_cpu(pool, "heavy", "light")
     groups = scopes(pool, "heavy", "light")
     ratios = [0.0]
@@ -163,9 +161,7 @@ def test_cpu_time_follows_the_weights(pool: LabPool) -> None:
 
 def test_changes_are_live(pool: LabPool, tmp_path: Path) -> None:
     """BAL-12, CPU-03, CPU-07: weight and balloon leave QEMU and the guest as they were."""
-    ensure_held(pool, "light")
-    # Held, it takes its time to power off. The run that follows declares it stopped.
-    pool.run(SERVER, "virsh destroy heavy || true")
+    ensure_running(pool, "light")
     before, boots = pid(pool, "light"), boot_ids(pool)
     assert boots
     run = pool.pyinfra("-y", "--limit", SERVER, inventory=inventory_with(tmp_path, ALONE))
@@ -178,9 +174,8 @@ def test_changes_are_live(pool: LabPool, tmp_path: Path) -> None:
     # Changed by hand, it follows the ledger again with the agent's next look.
     pool.run(SERVER, f'sh -c "echo 500 >{file}"')
     eventually(lambda: pool.run(SERVER, f"cat {file}").strip() == "1", "weight 1 again")
-    with burning(pool, "light"):
-        for mib in (112, 160):
-            eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
+    for mib in (112, 160):
+        eventually(partial(has_memory, pool, mib), f"the balloon is at {mib} MiB")
     assert (pid(pool, "light"), boot_ids(pool)) == (before, boots)
 
 
@@ -198,7 +193,7 @@ def boot_ids(pool: LabPool) -> set[str]:
 
 def test_one_guest_alone_gets_the_cpu_whatever_its_weight(pool: LabPool) -> None:
     """CPU-05: weight 1 is no limit."""
-    ensure_held(pool, "light")
+    ensure_running(pool, "light")
     pin_to_one_cpu(pool, "light")
     groups = scopes(pool, "light")
     shares = [0.0]

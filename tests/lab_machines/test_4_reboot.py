@@ -9,7 +9,7 @@ import pytest
 from lab.process import recorded
 from tests.lab.pool import LabPool, eventually
 from tests.lab_machines.installation import INSTALLED as SERVER
-from tests.lab_machines.test_3_sharing import ensure_held
+from tests.lab_machines.test_3_sharing import ensure_running
 
 HOST_KEY = "cat /etc/ssh/ssh_host_ed25519_key.pub"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
@@ -21,7 +21,7 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 )
 def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
     """HOST-07, ISO-03: with the identity it and each VM had, and no run of the operator's."""
-    ensure_held(pool, "light")
+    ensure_running(pool, "light")
     pool.run("relay", "ppn vm stop heavy")
     before = pool.vms(SERVER)
     assert {name: vm["state"] for name, vm in before.items()} == {
