@@ -8,8 +8,9 @@ ever told that it was written.
 from __future__ import annotations
 
 import io
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -271,16 +272,31 @@ class _Check:
 def _listed(folder: Path) -> dict[str, set[int]]:
     """The tiles there are: per path the widths."""
     found: dict[str, set[int]] = {}
-    for file in sorted((folder / FOLDER).rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        # What a killed writer leaves is of no tile yet, and a full tile takes its parts' place.
-        left = file.name.startswith(".") and file.name.endswith(".new")
-        if left or file.is_dir() or not file.exists():
+    for name in sorted(_files(folder / FOLDER, f"{FOLDER}/")):
+        # A part is gone once its tile is full.
+        if not os.path.exists(folder / name):
             continue
         match = TILE.fullmatch(name)
         width = int(match[2] or WIDTH) if match else WIDTH
         found.setdefault(match[1] if match else name, set()).add(width)
     return found
+
+
+def _files(folder: Path | os.DirEntry[str], prefix: str) -> Iterator[str]:
+    """The paths of all files in a folder but those that a killed writer has left.
+
+    A large log has tens of thousands.
+    """
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(entry, f"{prefix}{entry.name}/")
+            elif not (entry.name.startswith(".") and entry.name.endswith(".new")):
+                yield prefix + entry.name
 
 
 def _published(folder: Path, trusted: Verifier, findings: list[Finding]) -> Checkpoint | None:
