@@ -244,3 +244,32 @@ def test_a_rewritten_journal_contradicts_its_checkpoint(log: Path, tmp_path: Pat
     note = signed(Checkpoint(ORIGIN, 49, bytes(32)), SIGNER)
     (forged / "checkpoint").write_bytes(note.encode())
     assert "audit_fork" in findings(forged)
+
+
+@pytest.mark.parametrize("instead", ["a link to it", "a file"])
+def test_what_stands_in_a_folders_place_is_named(in_memory: Path, instead: str) -> None:
+    """TEN-12: tiles are looked for in folders of the log alone."""
+    folder = in_memory / "log"
+    make_log(folder)
+    tiles, away = folder / "tile/0", in_memory / "away"
+    tiles.rename(away)
+    if instead == "a file":
+        tiles.write_text("")
+    else:
+        tiles.symlink_to(away)
+    assert {"audit_tile_missing", "audit_tile_unknown"} <= set(findings(folder))
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(in_memory: Path) -> None:
+    """TEN-12: what was not looked at is not judged."""
+    folder = in_memory / "log"
+    make_log(folder)
+    for path in (in_memory, *folder.rglob("*"), folder):
+        path.chmod(0o755)
+    (folder / "tile/0").chmod(0)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError, match="tile/0"):
+            report(folder)
+    finally:
+        os.seteuid(0)
