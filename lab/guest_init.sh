@@ -111,12 +111,12 @@ case " $(cat /proc/cmdline) " in
 esac
 
 # ppn.reach=ADDRESS:PORT: says again and again whether a connection there comes about.
-# ppn.beat=SECONDS: between two beats.
+# ppn.beat=SECONDS: between two beats, 1 to 99; with any other word it is one.
 read -r cmdline </proc/cmdline
 beat=1
 for word in $cmdline; do
 	case $word in
-	ppn.beat=*) beat=${word#ppn.beat=} ;;
+	ppn.beat=[1-9] | ppn.beat=[1-9][0-9]) beat=${word#ppn.beat=} ;;
 	ppn.reach=*)
 		target=${word#ppn.reach=}
 		while :; do
