@@ -11,6 +11,7 @@ from contextlib import contextmanager
 def _absent(module: str) -> Iterator[None]:
     """Have a module for a block that cannot be imported."""
     before = sys.modules.get(module)
+    # None says that there is no such module; Python's types know nothing of that.
     sys.modules[module] = None  # type: ignore[assignment]
     try:
         yield
