@@ -15,7 +15,7 @@ from iso.lock import Lock
 
 HERE = Path(__file__).parent
 # Raise it when another tree is made of the same inputs.
-RECIPE_VERSION = 5
+RECIPE_VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,14 @@ DPKG_EXCLUDED = (
     "/usr/share/info/*",
     "/usr/share/lintian/*",
     "/usr/share/doc/*",
+    # What no node and no guest drives: cameras, television, sound (its core stays: laptops' buttons
+    # need it), and emulators of machines that no VM is.
+    "/usr/lib/modules/*/kernel/drivers/media/*",
+    "/usr/lib/modules/*/kernel/sound/pci/*",
+    "/usr/lib/modules/*/kernel/sound/soc/*",
+    "/usr/lib/modules/*/kernel/sound/usb/*",
+    "/usr/bin/qemu-system-i386",
+    "/usr/bin/qemu-system-x86_64-microvm",
 )
 # The copyright, as its licences ask; and the archive's addresses as Debian gives them.
 DPKG_INCLUDED = ("/usr/share/doc/*/copyright", "/usr/share/doc/apt/examples/debian.sources")
