@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from lab.errors import LabError
+from lab.node_vm import MACHINE_TYPE
 
 CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")
 # No keys: this firmware is in setup mode, and starts anything.
@@ -90,7 +91,8 @@ def words(variables: Path, drives: Sequence[Drive]) -> list[str]:
     flash = "if=pflash,format=raw"
     argv = [
         # The firmware's memory is changed by the firmware alone, as Secure Boot needs.
-        *("-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
+        *("-machine", f"{MACHINE_TYPE},smm=on"),
+        *("-global", "driver=cfi.pflash01,property=secure,value=on"),
         *("-global", "ICH9-LPC.disable_s3=1"),
         *("-drive", f"{flash},unit=0,readonly=on,file={CODE}"),
         *("-drive", f"{flash},unit=1,file={variables}"),
