@@ -19,6 +19,7 @@ from lab.initrd import (
     DISK_INIT,
     LEANER,
     ONE_AT_FIRST,
+    TRUSTED,
     TRUSTING,
     disk_initrd,
     initrd,
@@ -69,7 +70,7 @@ UNGUARDED = (
     f" cryptomgr.notests initcall_blacklist={','.join(UNUSED)}"
 )
 TINY_CMDLINE = f"console=ttyS0 quiet {ONE_AT_FIRST} {TRUSTING} {UNGUARDED}"
-DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTING} {LEANER}"
+DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTED} {TRUSTING} {LEANER}"
 # Room to boot in; a VM's own disk is larger, and the guest grows into it.
 DEBIAN_DISK = "2G"
 
