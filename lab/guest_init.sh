@@ -98,11 +98,12 @@ show() {
 		! -name '*active*' ! -name meminfo ! -path '*/power/*' ! -path '*/queues/*' \
 		! -path '/sys/devices/virtual/tty/*' ! -path '/sys/devices/virtual/mem/*' \
 		! -path '/sys/devices/virtual/bdi/*' ! -path '/sys/devices/system/memory/*' \
-		! -path '*/statistics/*' 2>/dev/null |
-		xargs grep -H '' >/seen/sys 2>/dev/null
+		! -path '*/statistics/*' -print0 2>/dev/null |
+		xargs -0 grep -H '' >/seen/sys 2>/dev/null
 	# Only what has the size it says.
 	find /sys/firmware/dmi/tables /sys/firmware/acpi/tables /sys/firmware/qemu_fw_cfg/by_key \
-		-type f ! -name key ! -name name ! -name size | xargs tar cf /seen/firmware
+		-type f ! -name key ! -name name ! -name size -print0 |
+		xargs -0 tar cf /seen/firmware
 	tar c -C / seen | gzip | base64 | sed 's/^/ppn-view /'
 	echo "ppn-view end"
 }
@@ -150,5 +151,6 @@ while :; do
 		[ -e "$disk" ] && disks=${disks:+$disks,}${disk##*/}
 	done
 	echo "ppn-guest beat boot_id=$boot_id n=$n mem_total_kib=$total mem_free_kib=$free disks=$disks"
+	# shellcheck disable=SC3045 # busybox has it
 	read -r -t "$beat" _ <&3
 done
