@@ -86,6 +86,15 @@ def test_nobody_waits_for_what_is_not_used(program: str, unused: str) -> None:
     assert done.returncode == 0
 
 
+def test_no_package_is_asked_for_plugins_of_pydantic() -> None:
+    code = (
+        "import sys, ppn.host.model, pydantic.plugin._loader as plugins;"
+        "sys.exit(plugins._plugins is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60, check=False)
+    assert done.returncode == 0
+
+
 def test_one_source_imports_structlog() -> None:
     assert {name_of(path) for path in SOURCES if "structlog" in imported(path)} == {"ppn/log.py"}
 
