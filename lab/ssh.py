@@ -108,9 +108,10 @@ def command(lab: LabPaths, node: str, words: list[str]) -> list[str]:
     Args:
         lab: whose node.
         node: its name.
-        words: what to run there; empty for a shell.
+        words: what to run there, with or without ``--`` in front; empty for a shell.
     """
-    return ["ssh", "-F", str(lab.ssh_config), node, *(["--", *words] if words else [])]
+    said = words[1:] if words[:1] == ["--"] else words
+    return ["ssh", "-F", str(lab.ssh_config), node, *(["--", *said] if said else [])]
 
 
 def reachable(lab: LabPaths, node: str, timeout: float = 60) -> bool:

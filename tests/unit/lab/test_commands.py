@@ -40,6 +40,18 @@ def test_ssh_trusts_only_keys_it_knows(tmp_path: Path) -> None:
     assert any("nsenter --net=/run/netns/ppn-unit-operator" in line for line in shown)
 
 
+@pytest.mark.parametrize("words", [["--", "ls", "-l"], ["ls", "-l"]])
+def test_command_may_follow_two_dashes(words: list[str]) -> None:
+    """``lab ssh server -- ls -l`` is what hands are used to; the node's shell gets no dashes."""
+    assert ssh.command(LabPaths("unit"), "server", words)[3:] == ["server", "--", "ls", "-l"]
+
+
+def test_without_a_command_there_is_a_shell() -> None:
+    """Nothing but the node's name is given, and two dashes alone are nothing."""
+    for words in ([], ["--"]):
+        assert ssh.command(LabPaths("unit"), "server", words)[3:] == ["server"]
+
+
 def test_known_hosts_name_and_address() -> None:
     """ssh asks by name, pyinfra by address; a node without a key gets no line."""
     text = ssh.known_hosts({"server": "ssh-ed25519 AAAA"})
