@@ -157,9 +157,10 @@ AuthorizedKeysFile none
 AuthenticationMethods publickey
 """
 
+# Any link will do. An emulated node under load needs all of the patience systemd has by itself.
 WAIT_ONLINE = """[Service]
 ExecStart=
-ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --any --timeout=60
+ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --any
 """
 
 # The relay's name may not be known yet, or the network not there.
