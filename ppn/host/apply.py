@@ -7,6 +7,7 @@ beside other VMs' changes; where no agent runs, the node's file lock is held ove
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +20,13 @@ from ppn.host.kvm import ensure_verdict
 from ppn.host.lock import node_lock
 from ppn.host.model import NodeState, VmView
 from ppn.host.paths import Paths
-from ppn.host.policy import Action, ActionKind, admit, plan
+from ppn.host.policy import Action, ActionKind, admit, is_silent, plan, silent_hint
 from ppn.host.spec import VmSpec
 from ppn.host.state import state_through
+
+# How long a QEMU may keep libvirt waiting once all is done: on a busy node a start takes its time.
+ANSWER_SECONDS = 60.0
+POLL_SECONDS = 0.5
 
 Steps = Callable[[VmView | None], tuple[Action, ...]]
 
@@ -111,7 +116,7 @@ def carry_out(
     node = _with_kvm_verdict(work.node, paths) if starting else work.node
     execution = Execution(work.spec, node, paths, backend)
     execution.run(actions, on_step=on_step)
-    vm = state_through(paths, backend).vm(work.spec.name)
+    vm = _answering(work.spec.name, paths, backend)
     if left := work.steps(vm):
         raise NotConverged(
             f"vm {work.spec.name}: still to do after all was done: {'; '.join(map(str, left))}",
@@ -138,6 +143,23 @@ def apply(spec: VmSpec, paths: Paths, *, uri: str | None = None) -> Outcome:
     with as_errors(f"apply vm {spec.name}"), node_lock(paths.lock), Backend(uri) as backend:
         sweep(paths)
         return carry_out(prepare(spec, state_through(paths, backend)), paths, backend)
+
+
+def _answering(name: str, paths: Paths, backend: Backend) -> VmView | None:
+    """The VM as it is; a QEMU that has just started may need a while before it answers libvirt."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while True:
+        node = state_through(paths, backend)
+        vm = node.vm(name)
+        if vm is None or not is_silent(vm, node):
+            return vm
+        if time.monotonic() >= end:
+            raise NotConverged(
+                f"vm {name}: all was done, and its QEMU does not answer libvirt",
+                code="qemu_silent",
+                hint=silent_hint(name),
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def _with_kvm_verdict(node: NodeState, paths: Paths) -> NodeState:

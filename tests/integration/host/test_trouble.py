@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,16 @@ from typing import Any
 
 import pytest
 
+from ppn.host import apply as apply_module
+from ppn.host import backend
+from ppn.host.backend import Backend
 from ppn.host.kvm import BUSYBOX, probe_command, probe_kvm, run_guest
 from ppn.host.model import NodeState
 from ppn.host.paths import Paths
 from ppn.host.probe_guest import initrd
 from ppn.host.sidecar import read_sidecar
+from ppn.host.spec import VmSpec
+from ppn.host.state import state_through
 from ppn.run import run
 from tests.integration.host import still
 from tests.integration.host.node import PPN, Node, is_alive, spec_text
@@ -194,6 +200,50 @@ def test_strangers_are_reported_and_left_alone(node: Node, tmp_path: Path) -> No
         assert node.domains() == ["web"]
     finally:
         node.virsh("undefine", "web")
+
+
+def hold_at_start(monkeypatch: pytest.MonkeyPatch, node: Node) -> list[int]:
+    """Have each QEMU stand still as soon as libvirt has started it; returns their ids."""
+    held: list[int] = []
+    start = Backend.start
+
+    def start_and_hold(self: Backend, name: str) -> None:
+        start(self, name)
+        held.append(int(node.paths.pid_file(name).read_text()))
+        os.kill(held[-1], signal.SIGSTOP)
+
+    monkeypatch.setattr(Backend, "start", start_and_hold)
+    monkeypatch.setattr(backend, "PATIENCE_SECONDS", 1)
+    return held
+
+
+@pytest.mark.fault(
+    "a QEMU answers libvirt only a while after its start, or not at all",
+    "who ordered the start waits for it, and is told that it is silent when it stays so",
+)
+def test_a_start_waits_for_a_qemu_that_is_slow(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HOST-13: all steps are done, and whether they led there is known only when it answers."""
+    held = hold_at_start(monkeypatch, node)
+    spec = VmSpec.model_validate_json(spec_text({"image": still.NAME}))
+
+    def look_and_go_on(*asked: Any) -> NodeState:
+        """The look after the start finds it silent; later ones do not."""
+        seen = state_through(*asked)
+        if held and seen.vms[0].state == "unknown":
+            os.kill(held[-1], signal.SIGCONT)
+        return seen
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apply_module, "state_through", look_and_go_on)
+        done = apply_module.apply(spec, node.paths, uri=node.uri)
+        assert held and done.vm is not None and done.vm.state == "running"
+    node.apply(state="absent")
+    monkeypatch.setattr(apply_module, "ANSWER_SECONDS", 0)
+    with pytest.raises(apply_module.NotConverged) as late:
+        apply_module.apply(spec, node.paths, uri=node.uri)
+    assert late.value.code == "qemu_silent" and "kill" in late.value.hint
+    os.kill(held[-1], signal.SIGCONT)
+    assert not node.apply(image=still.NAME)["changed"]
 
 
 def test_kvm_failure_falls_back_to_emulation(node: Node) -> None:
