@@ -22,6 +22,7 @@ from tests.unit.audit.samples import SIGNER, TRUSTED, encoded, entry, make_log
     "power is lost while the audit log writes, at every byte of a batch",
     "the next start cuts the torn tail off; every acknowledged entry is there, without an alarm",
 )
+@pytest.mark.exhaustive
 def test_torn_tails_are_cut_off_and_nothing_else(in_memory: Path) -> None:
     """TEN-12: torn at each byte, or with pages that were never written."""
     folder = in_memory / "log"

@@ -77,6 +77,7 @@ def having(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda fields: fields.update(values)
 
 
+@pytest.mark.exhaustive
 def test_every_forgery_of_an_entry_is_rejected(bundle: Bundle) -> None:
     """TEN-12: other index, other bytes, other proof: for every entry of the bundle."""
     texts = [one.entry for one in bundle.entries]

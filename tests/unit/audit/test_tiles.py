@@ -18,6 +18,7 @@ def test_paths_are_those_of_the_specification() -> None:
     assert tile_path(2, 1000, 17) == "tile/2/x001/000.p/17"
 
 
+@pytest.mark.exhaustive
 def test_a_tree_of_70000_has_the_tiles_of_the_specification() -> None:
     """273 full tiles at level 0 and one of 112; one full at level 1 and one of 17; one of 1."""
     tiler, full = Tiler(), []

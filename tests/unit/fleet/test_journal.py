@@ -40,6 +40,7 @@ def test_intents_are_found_after_a_crash(path: Path) -> None:
         }
 
 
+@pytest.mark.exhaustive
 def test_every_torn_tail_leaves_a_whole_batch_or_none(path: Path) -> None:
     """FLEET-12: begin and end of a batch are one line each."""
     with Journal(path) as journal:

@@ -309,6 +309,7 @@ def test_index_decides_as_brute_force(nodes: list[NodeView], wanted: list[Demand
         assert (choice.node.name if choice else None) == by_brute_force(one, known)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(12))
 def test_index_decides_as_brute_force_in_a_large_pool(seed: int) -> None:
     """FLEET-13: with blocks cut and joined, as nodes fill, empty, come and go."""

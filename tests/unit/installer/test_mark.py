@@ -88,6 +88,7 @@ def test_a_disk_whose_table_was_zeroed_is_not_blank(tmp_path: Path) -> None:
     assert look(sparse(tmp_path / "disk", GIB, MIB + 1024), GIB) == (False, None)
 
 
+@pytest.mark.exhaustive
 def test_data_in_the_middle_is_found(tmp_path: Path) -> None:
     """ISO-04: a disk of which one part in fifty is used is not empty, wherever that part is."""
     disk = tmp_path / "disk"

@@ -11,6 +11,7 @@ from ppn.installer.published import check
 from ppn.iso9660 import volume
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_image_is_refused_as_one(tmp_path: Path) -> None:
     """Whichever of the bytes that describe its files is not what it was."""
     image = tmp_path / "image.iso"

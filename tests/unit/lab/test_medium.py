@@ -46,6 +46,7 @@ def test_what_is_no_image_enrols_nothing(tmp_path: Path) -> None:
         firmware_memory(tmp_path / "absent.iso", enforced=True)
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_image_is_an_error_that_names_it(tmp_path: Path) -> None:
     """Whichever of the bytes that describe its files is not what it was."""
     image = tmp_path / "image.iso"

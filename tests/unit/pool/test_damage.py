@@ -37,6 +37,7 @@ def damage_of(data: bytes) -> LedgerDamaged:
     return found.value
 
 
+@pytest.mark.exhaustive
 def test_every_single_byte_mutation_is_found() -> None:
     """LED-01: every byte of the file, one bit flipped."""
     for place, old in enumerate(SOUND):
@@ -58,6 +59,7 @@ def test_inserted_bytes_are_found(place: int, inserted: bytes) -> None:
     damage_of(SOUND[:place] + inserted + SOUND[place:])
 
 
+@pytest.mark.exhaustive
 def test_a_file_cut_inside_a_line_is_torn() -> None:
     """LED-01: a torn tail has its own name at every length, and its hint leaves a sound ledger."""
     whole = 0
