@@ -113,7 +113,9 @@ def command(verb: str, *units: str) -> StringCommand:
     if verb == "settle":
         return StringCommand("sh", "-c", QuoteString(SETTLE), "ppn-settle", *names)
     if verb in ("enable", "disable"):
-        return StringCommand("systemctl", "--root=/", "--quiet", verb, *names)
+        # Debian's tool for links of init scripts, which nothing reads, reloads systemd as well.
+        no_links = ("env", "SYSTEMCTL_SKIP_SYSV=1")
+        return StringCommand(*no_links, "systemctl", "--root=/", "--quiet", verb, *names)
     return StringCommand("systemctl", verb, *names)
 
 

@@ -39,7 +39,7 @@ def test_first_time_it_is_written_checked_enabled_and_started() -> None:
     assert [file["path"] for file in files] == [FILE, UNIT_FILE]
     assert files[0]["check"] == ["nft", "-c", "-f", "{}"]
     assert texts(commands[1:]) == [
-        "systemctl --root=/ --quiet enable ppn-nftables.service",
+        "env SYSTEMCTL_SKIP_SYSV=1 systemctl --root=/ --quiet enable ppn-nftables.service",
         *texts([command("settle", "ppn-nftables.service")]),
         "systemctl start ppn-nftables.service",
     ]

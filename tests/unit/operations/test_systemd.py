@@ -109,7 +109,7 @@ def test_unreadable_files_are_refused() -> None:
 def test_commands() -> None:
     commands, _ = yielded(systemd.units, {UnitStatuses: Units({}, {})}, units=(AGENT,))
     assert texts(commands) == [
-        "systemctl --root=/ --quiet enable agent.service",
+        "env SYSTEMCTL_SKIP_SYSV=1 systemctl --root=/ --quiet enable agent.service",
         texts([systemd.command("settle", "agent.service")])[0],
         "systemctl start agent.service",
     ]

@@ -179,7 +179,7 @@ def test_first_interface_is_written_enabled_and_started(registry: str) -> None:
     ]
     assert "wg-quick strip" in files[0]["check"][2]
     assert texts(calls) == [
-        "systemctl --root=/ --quiet enable wg-quick@ppn0.service",
+        "env SYSTEMCTL_SKIP_SYSV=1 systemctl --root=/ --quiet enable wg-quick@ppn0.service",
         SETTLED,
         "systemctl start wg-quick@ppn0.service",
     ]
@@ -202,7 +202,7 @@ def test_interface_that_is_a_program_is_held_by_systemd_from_its_first_start(reg
     files = json.loads(write.connector_arguments["_stdin"])
     assert (files[2]["path"], files[2]["content"]) == (DROP_IN, SUPERVISION)
     assert texts(calls) == [
-        "systemctl --root=/ --quiet enable wg-quick@ppn0.service",
+        "env SYSTEMCTL_SKIP_SYSV=1 systemctl --root=/ --quiet enable wg-quick@ppn0.service",
         SETTLED,
         "systemctl start wg-quick@ppn0.service",
     ]
