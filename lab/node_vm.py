@@ -23,8 +23,8 @@ from ppn.run import run
 CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {MACHINE}"
 QMP_SECONDS = 60
 # All that QEMU emulates, but for two words that make kernels and libraries copy byte by byte,
-# which is fast in a real processor: without them a boot of the image takes a tenth less. And but for
-# MWAIT, in which firmware has processors wait for the kernel: QEMU lets them go round and round.
+# which is fast in a real processor: without them a boot of the image takes a tenth less. And but
+# for MWAIT, in which firmware has processors wait for the kernel: QEMU has them go round and round.
 PROCESSOR = "max,erms=off,fsrm=off,monitor=off"
 # A timer that no kernel needs, and that QEMU keeps going once a kernel has tried it.
 MACHINE_TYPE = "q35,hpet=off"
