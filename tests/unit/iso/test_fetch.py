@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -18,13 +19,17 @@ FILES = [File(name, sha256(name)) for name in "abcdef"]
 
 def test_an_interrupt_ends_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
+    noticed = threading.Event()
 
     def download(_: object, file: File, *__: object, **___: object) -> None:
         begun.append(file)
-        # The second goes on until the first one's end is noticed.
-        time.sleep(2.0 if len(begun) > 1 else 0.0)
+        # The second goes on until the first one's end is noticed, and a bit.
+        if len(begun) > 1:
+            noticed.wait(30)
+            time.sleep(0.5)
 
     def interrupted(_: str) -> None:
+        noticed.set()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "AT_ONCE", 1)
