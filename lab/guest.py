@@ -19,6 +19,7 @@ from lab.initrd import (
     DISK_INIT,
     LEANER,
     ONE_AT_FIRST,
+    ONE_BUS,
     TRUSTED,
     TRUSTING,
     disk_initrd,
@@ -54,10 +55,11 @@ MORE_APPLETS = (*WORKING_APPLETS, *SHOWING_APPLETS)
 MORE_FOLDERS = ("seed", "seen", "www", "www/cgi-bin")
 INIT, BURN = HERE / "guest_init.sh", HERE / "guest_burn.sh"
 POWER_BUTTON = b"#!/bin/sh\nexec poweroff -f\n"
-# What a kernel does to guard itself, to test its ciphers, to make sure of its clock and to show its
-# insides is half of a trial's boot, and a trial has no secret to keep.
+# What a kernel does to guard itself, to test its ciphers, to make sure of its clock, to look for a
+# keyboard and to show its insides is half of a trial's boot, and a trial has no secret to keep.
 UNUSED = (
     "crypto_kdf108_init",
+    "i8042_init",
     "init_encrypted",
     "jent_mod_init",
     "load_system_certificate_list",
@@ -69,7 +71,7 @@ UNGUARDED = (
     "mitigations=off rodata=off apparmor=0 audit=0 tsc=reliable"
     f" cryptomgr.notests initcall_blacklist={','.join(UNUSED)}"
 )
-TINY_CMDLINE = f"console=ttyS0 quiet {ONE_AT_FIRST} {TRUSTING} {UNGUARDED}"
+TINY_CMDLINE = f"console=ttyS0 quiet {ONE_AT_FIRST} {TRUSTING} {ONE_BUS} {UNGUARDED}"
 DEBIAN_CMDLINE = f"root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 {TRUSTED} {TRUSTING} {LEANER}"
 # Room to boot in; a VM's own disk is larger, and the guest grows into it.
 DEBIAN_DISK = "2G"
