@@ -1,4 +1,4 @@
-"""Runs of the tests side by side share the folders: each has those that it comes to first."""
+"""Runs of the tests side by side share the files: each has those that it comes to first."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--claims",
         type=Path,
         metavar="FOLDER",
-        help="run a folder of tests only if no other run with this FOLDER has come to it",
+        help="run a file of tests only if no other run with this FOLDER has come to it",
     )
 
 
 def in_turn(items: Iterable[pytest.Item], claims: Path) -> Iterator[pytest.Item]:
-    """The tests of one run, folder by folder, as their turn comes.
+    """The tests of one run, file by file, as their turn comes.
 
     Args:
-        items: all tests, those of a folder together.
+        items: all tests, those of a file together.
         claims: has a folder for each that a run has come to; what makes it is atomic.
     """
-    for folder, tests in groupby(items, key=lambda item: item.path.parent):
+    for file, tests in groupby(items, key=lambda item: item.path):
         try:
-            (claims / "-".join(folder.parts[1:])).mkdir()
+            (claims / "-".join(file.parts[1:])).mkdir()
         except FileExistsError:
             continue
         yield from tests
