@@ -36,7 +36,7 @@ ESCAPES = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>])|\r")
 INSTALLED = "ppn-installer: INSTALLED"
 # The second, when the lab was interrupted between the last step and the machine's restart.
 WELL = (INSTALLED, "ppn-installer: ALREADY INSTALLED")
-ENDED = re.compile(r"ppn: the machine waits here|ppn-installer: halted")
+ENDED = re.compile(r"ppn: the machine waits here|ppn-installer: (?:halted|waiting)")
 SAID = re.compile(r"ppn(?:-installer)?: (.*)")
 
 

@@ -17,6 +17,7 @@ from ppn.installer.execute import carry_out
 from ppn.installer.mark import Mark, State
 from ppn.installer.medium import Boot, Found
 from ppn.installer.plan import Folders, installation
+from ppn.installer.plugged import QUIET_SECONDS, await_change, plugged
 from ppn.installer.policy import Choice, Wanted
 from ppn.installer.settings import NodeSettings
 from ppn.run import CommandFailed, run
@@ -26,6 +27,10 @@ SETTLE_SECONDS = 60.0
 LATE_SECONDS = 30.0
 # Long enough to be read, when a person stands there.
 READ_SECONDS = 5.0
+WAITING = (
+    f"waiting: {QUIET_SECONDS:g} s after a disk or a medium was plugged in or taken out, the"
+    " machine is looked at again"
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def check_unchanged(disk: Disk) -> None:
             f"{disk.title} is not what it was a moment ago",
             code="disk_changed",
             constraint="disk policy",
-            hint="leave the disks alone, and start the machine from the medium again",
+            hint="leave the disks alone",
         )
 
 
@@ -211,24 +216,6 @@ def end(power_off: bool, say: Say) -> str:
     return "poweroff" if power_off else "halt"
 
 
-def refuse(error: PpnError | OSError, power_off: bool, say: Say) -> None:
-    """Say what is wrong and what to do, then halt or switch off.
-
-    Args:
-        error: why nothing, or not all, was done.
-        power_off: whether to switch off rather than to halt.
-        say: tells the console.
-    """
-    if isinstance(error, Refusal):
-        say(f"REFUSED: {error}")
-        say("nothing was written")
-    else:
-        say(f"FAILED: {error}")
-    how = end(power_off, say)
-    time.sleep(READ_SECONDS)
-    leave(how)
-
-
 def leave(how: str) -> None:
     """Reboot, halt or switch off at once: nothing of this system is to be kept.
 
@@ -239,10 +226,25 @@ def leave(how: str) -> None:
 
 
 def main() -> None:
-    """Entry point of the installer's service."""
-    console = Console(consoles())
+    """Entry point of the installer's service: it looks again until it may install."""
+    say = Console(consoles()).say
     power_off = "ppn.on_failure=poweroff" in medium.kernel_command_line().split()
-    try:
-        install(console.say)
-    except (PpnError, OSError) as error:
-        refuse(error, power_off, console.say)
+    while True:
+        before = plugged()
+        try:
+            install(say)
+            return
+        except Refusal as error:
+            say(f"REFUSED: {error}")
+            say("nothing was written")
+            if power_off:
+                break
+        except (PpnError, OSError) as error:
+            say(f"FAILED: {error}")
+            break
+        say(WAITING)
+        await_change(before)
+        say("disks or media have changed: looking again")
+    how = end(power_off, say)
+    time.sleep(READ_SECONDS)
+    leave(how)

@@ -13,7 +13,7 @@ from typing import Any
 from ppn.errors import PpnError, Refusal
 from ppn.installer import settings, signature
 from ppn.installer.settings import Machine, Site
-from ppn.run import run
+from ppn.run import CommandFailed, run
 
 SITE_LABEL = "PPN-SITE"
 SETTINGS, SIGNATURE = "site.json", "site.json.sig"
@@ -169,9 +169,8 @@ def find_settings(boot: Boot, listed: Iterable[Mapping[str, Any]], mounts: Path)
         mounts: a folder to mount a second medium below.
 
     Raises:
-        Refusal: none, several second media, or settings that are unsigned, altered, foreign or not
-            sound.
-        CommandFailed: a second medium cannot be mounted.
+        Refusal: none, several second media, one that cannot be read, or settings that are unsigned,
+            altered, foreign or not sound.
     """
     second = list(site_devices(listed))
     if len(second) > 1:
@@ -220,20 +219,32 @@ def _bounded(path: Path, most: int) -> bytes:
         with path.open("rb") as file:
             return file.read(most + 1)
     except OSError as error:
-        raise Refusal(
-            f"cannot read {path}: {error.strerror}",
-            code="settings_unreadable",
-            constraint="site settings",
-            hint="write the medium again",
-        ) from error
+        raise unreadable(path, error.strerror) from error
+
+
+def unreadable(what: Path | str, why: str | None) -> Refusal:
+    """The refusal of a medium, or of a file on it, that cannot be read."""
+    return Refusal(
+        f"cannot read {what}: {why}",
+        code="settings_unreadable",
+        constraint="site settings",
+        hint="write the medium again",
+    )
 
 
 @contextmanager
 def mounted(device: str, where: Path) -> Iterator[Path]:
-    """A medium's folder while it is looked at; nothing on it can be run or be a device."""
+    """A medium's folder while it is looked at; nothing on it can be run or be a device.
+
+    Raises:
+        Refusal: it is damaged.
+    """
     where.mkdir(parents=True, exist_ok=True)
     options = "ro,nosuid,nodev,noexec"
-    run(["mount", "-t", "iso9660", "-o", options, device, where], timeout=SECONDS)
+    try:
+        run(["mount", "-t", "iso9660", "-o", options, device, where], timeout=SECONDS)
+    except CommandFailed as error:
+        raise unreadable(device, error.message) from error
     try:
         yield where
     finally:

@@ -21,12 +21,6 @@ def enforcing(medium: Medium, tmp_path: Path) -> Path:
     return memory(medium, tmp_path, enforced=True)
 
 
-@pytest.fixture
-def permissive(medium: Medium, tmp_path: Path) -> Path:
-    """The memory of a firmware with our keys, Secure Boot off."""
-    return memory(medium, tmp_path, enforced=False)
-
-
 def memory(medium: Medium, folder: Path, *, enforced: bool) -> Path:
     """A firmware's memory as a file."""
     path = folder / "firmware.fd"

@@ -36,8 +36,13 @@ class Machine:
         """Everything printed so far, as a person reads it."""
         return plain(self.console.read_bytes()) if self.console.exists() else ""
 
-    def wait_for(self, *patterns: str, seconds: float) -> str:
+    def wait_for(self, *patterns: str, seconds: float, after: int = 0) -> str:
         """Wait for the first of some patterns on the console, and return what matched.
+
+        Args:
+            patterns: regular expressions.
+            seconds: the deadline.
+            after: how many characters of the console have been judged before.
 
         Raises:
             AssertionError: it did not come in time, or the machine ended without it.
@@ -46,7 +51,7 @@ class Machine:
         deadline = time.monotonic() + seconds
         while True:
             ended = self.process.poll() is not None
-            if found := wanted.search(self.text()):
+            if found := wanted.search(self.text()[after:]):
                 return found[0]
             if ended or time.monotonic() > deadline:
                 how = "the machine ended" if ended else f"not within {seconds:g} s"
@@ -84,7 +89,7 @@ def booted(
     drives: Sequence[Drive],
     *,
     memory_mib: int = MEMORY_MIB,
-    network: Sequence[str] = ("-nic", "none"),
+    more: Sequence[str] = (),
 ) -> Iterator[Machine]:
     """A machine for a block; it is off afterwards.
 
@@ -93,7 +98,7 @@ def booted(
         variables: its firmware's memory.
         drives: in the firmware's order.
         memory_mib: its memory.
-        network: QEMU's words for its network.
+        more: QEMU's words for what else it has.
     """
     folder.mkdir(parents=True, exist_ok=True)
     console = folder / "console.log"
@@ -101,7 +106,7 @@ def booted(
     argv = [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-no-reboot", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR),
-        *("-m", str(memory_mib), "-device", "virtio-rng-pci", *network),
+        *("-m", str(memory_mib), "-device", "virtio-rng-pci", "-nic", "none", *more),
         *("-serial", f"file:{console}"),
         *words(variables, drives),
     ]
