@@ -21,7 +21,7 @@ ALONE = (
 _by_name["server"]["vms"][1] |= {"state": "running", "weight": 1}
 """
 )
-WINDOW_S = 10
+WINDOW_S = 6
 WINDOWS = 5
 ADDRESS = re.compile(r"ppn-guest network address=([0-9.]+)/")
 
