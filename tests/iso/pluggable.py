@@ -12,7 +12,7 @@ from tests.iso.machine import Machine
 
 SECONDS = 1500
 ANSWER_SECONDS = 60
-REFUSAL = r"[\s\S]*?ppn-installer: waiting: .*\n"
+WAITING = r"ppn-installer: waiting: .*\n"
 # Last of the ports of the SATA controller: the drives of the machine itself have the first ones.
 SITE, CONTROLLER, PORT = "site", "disks", "ide.5"
 
@@ -55,7 +55,8 @@ class PluggableMachine:
         if (self.site, self.disks) != (site, disks):
             before = len(self.machine.text())
             self.plug(site, disks)
-            self.said = self.machine.wait_for(REFUSAL, seconds=SECONDS, after=before)
+            self.machine.wait_for(WAITING, seconds=SECONDS, after=before)
+            self.said = self.machine.text()[before:]
         return self.said
 
     def plug(self, site: Path, disks: frozenset[str]) -> None:

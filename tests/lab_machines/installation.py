@@ -47,7 +47,7 @@ def cut_short(pool: LabPool, up: list[str], point: float) -> str:
         while progress(said := console(paths.install_log)) < point:
             assert process.poll() is None, f"the installation has ended before the cut:\n{said}"
             assert time.monotonic() < end, f"the installation is too slow:\n{said}"
-            time.sleep(0.02)
+            time.sleep(0.1)
         os.kill(qemu_with(paths.installing), signal.SIGKILL)
         assert process.wait(timeout=60) != 0
     finally:

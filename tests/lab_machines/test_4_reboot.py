@@ -8,8 +8,9 @@ import pytest
 
 from lab.process import recorded
 from tests.lab.pool import LabPool, eventually
+from tests.lab.test_3_spawn import Api
 from tests.lab_machines.installation import INSTALLED as SERVER
-from tests.lab_machines.test_3_sharing import boot_ids, ensure_running
+from tests.lab_machines.test_3_sharing import boot_ids, ensure_running, report
 
 HOST_KEY = "cat /etc/ssh/ssh_host_ed25519_key.pub"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
@@ -23,7 +24,7 @@ def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
     """HOST-07, ISO-03: with the identity it and each VM had, and no run of the operator's."""
     ensure_running(pool, "light")
     pool.run("relay", "ppn vm stop heavy")
-    before = pool.vms(SERVER)
+    before = vms(pool)
     assert {name: vm["state"] for name, vm in before.items()} == {
         "heavy": "stopped",
         "light": "running",
@@ -36,17 +37,21 @@ def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
     pool.lab("up")
     assert pool.run(SERVER, HOST_KEY) == host_key
     assert pool.run(SERVER, BOOT_ID) != boot_id
-    # The cheaper question first: an emulated node takes seconds to tell its whole state.
     eventually(lambda: boot_ids(pool) - boots, "the VM that ran starts again")
+    eventually(lambda: pool.node("laptop").run("ping -c 1 -W 1 10.8.0.2").rc == 0, "in the mesh")
+    eventually(Api(pool).live, "every hypervisor is heard")
 
-    def run_again() -> dict[str, Any] | None:
-        vms = pool.vms(SERVER)
-        light = vms.get("light", {})
-        return vms if (light.get("state"), light.get("phase")) == ("running", "ready") else None
+    def run_again() -> dict[str, dict[str, Any]] | None:
+        found = vms(pool)
+        return found if found.get("light", {}).get("state") == "running" else None
 
-    after: dict[str, Any] = eventually(run_again, "the VM that ran runs again")
+    after: dict[str, dict[str, Any]] = eventually(run_again, "its agent says that it runs")
     assert after["heavy"]["state"] == "stopped"
     assert {name: vm["uuid"] for name, vm in after.items()} == {
         name: vm["uuid"] for name, vm in before.items()
     }
-    eventually(lambda: pool.node("laptop").run("ping -c 1 -W 1 10.8.0.2").rc == 0, "in the mesh")
+
+
+def vms(pool: LabPool) -> dict[str, dict[str, Any]]:
+    """The server's VMs by name, as its agent tells them."""
+    return {vm["id"]: vm for vm in report(pool)["vms"]}
