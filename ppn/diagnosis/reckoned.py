@@ -11,7 +11,7 @@ from ppn.wire.diagnosis import CertificateReport, Examination, MeshReport, Servi
 # What a heartbeat's way and a slow answer may take.
 CLOCK_SECONDS = 30.0
 ENDS_SOON_SECONDS = 14 * 24 * 3600.0
-# The path keeper writes every two seconds.
+# The path keeper writes every five seconds.
 KEEPER_SECONDS = 15.0
 # WireGuard makes a new handshake every two minutes on a tunnel that is used.
 HANDSHAKE_SECONDS = 240.0

@@ -26,7 +26,8 @@ from ppn.mesh.tunnels import load_config, move
 from ppn.notify import notify
 from ppn.run import CommandFailed
 
-RECONCILE_SECONDS = 2.0
+# Paths do not wait for it: each is moved, and told, as soon as the policy says so.
+RECONCILE_SECONDS = 5.0
 
 log = get_logger("path-keeper")
 
@@ -105,7 +106,11 @@ class Keeper(asyncio.DatagramProtocol):
         self.write_state()
 
     def stop(self) -> None:
-        """Put every peer back on the relay, and tell them."""
+        """Put every peer back on the relay, and tell them.
+
+        Raises:
+            CommandFailed: they are not all there, for the interface refuses or is gone.
+        """
         now = time.monotonic()
         self.settle(
             {
@@ -114,6 +119,8 @@ class Keeper(asyncio.DatagramProtocol):
                 if link.is_direct
             }
         )
+        # A move that failed was logged, and the policy went on; who stops must not.
+        move(self.paths, self.interface, self.direct)
         self.write_state()
 
     async def beat(self) -> None:

@@ -10,7 +10,7 @@ from ppn.durable import write_atomic
 from ppn.errors import PpnError
 
 SCHEMA = 1
-# The keeper writes every two seconds; a file this old has lost its writer.
+# The keeper writes every five seconds; a file this old has lost its writer.
 STALE_SECONDS = 15.0
 
 
