@@ -20,6 +20,8 @@ def command_line(verity: Verity) -> str:
             "panic=30",
             # An emulated machine on a busy host fails the check of its timer, and would panic.
             "no_timer_check",
+            # Nobody but the installer is here to be kept from what a page of memory held before.
+            "init_on_alloc=0",
             "systemd.unit=ppn-installer.target",
             "systemd.firstboot=off",
         ]
