@@ -1,11 +1,10 @@
-"""The image as a medium that somebody has tampered with, and disks that belong to somebody."""
+"""The image as a medium that somebody has tampered with."""
 
 from __future__ import annotations
 
 import mmap
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,6 @@ from lab.medium import find_file
 
 ROOT = "/ppn/root.squashfs"
 ROOT_HASH = b"ppn.roothash="
-MEBIBYTE = 2**20
-# Where version 1.2 of Linux' software RAID keeps what it knows of an array (bytes).
-RAID_OFFSET = 4096
-RAID_MAGIC = 0xA92B4EFC
 # Offset of a PE file's table of certificates in its optional header (64 bit).
 CERTIFICATES = 144
 SECTION_BYTES = 40
@@ -81,37 +76,3 @@ def is_boot_file(content: mmap.mmap, header: int) -> bool:
     sections = header + 24 + optional
     names = (content[sections + n * SECTION_BYTES :][:8] for n in range(count))
     return b".cmdline" in names
-
-
-def sparse(path: Path, mib: int) -> Path:
-    """A raw disk of zeros."""
-    with path.open("wb") as file:
-        file.truncate(mib * MEBIBYTE)
-    return path
-
-
-def with_file_system(path: Path, mib: int) -> Path:
-    """A raw disk with somebody's file system."""
-    sparse(path, mib)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "photos", path], check=True, timeout=60)
-    return path
-
-
-def raid_member(path: Path, mib: int) -> Path:
-    """A raw disk that is one of a software RAID's, by the kernel's own format."""
-    sparse(path, mib)
-    sectors = mib * MEBIBYTE // 512
-    head = struct.pack("<IIII16s32s", RAID_MAGIC, 1, 0, 0, b"r" * 16, b"nas:0")
-    array = struct.pack("<QiiQIi", 0, 1, 0, sectors - 2048, 0, 2)
-    member = struct.pack("<QQQQII16s", 2048, sectors - 2048, RAID_OFFSET // 512, 0, 0, 0, b"m" * 16)
-    block = bytearray(head + array).ljust(128, b"\0") + member
-    # Room for two members, and what each is: the checksum counts both.
-    block = block.ljust(220, b"\0") + struct.pack("<I", 2)
-    block = block.ljust(256, b"\0") + struct.pack("<HH", 0, 1)
-    # The checksum's field (at 216) is zero while the sum is taken.
-    total = sum(struct.unpack(f"<{len(block) // 4}I", block))
-    struct.pack_into("<I", block, 216, (total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF)
-    with path.open("r+b") as file:
-        file.seek(RAID_OFFSET)
-        file.write(block)
-    return path

@@ -11,14 +11,20 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from lab.medium import throwaway_medium
+from lab.medium import Medium, throwaway_medium
+from lab.node_installed import DISK_SIZE
 from lab.process import recorded, send
+from tests.iso.machine import blank_disk
 from tests.lab.pool import LabPool, Run, Unreachable, eventually, inventory_with
+from tests.lab_machines.disks import MAKERS, layer
 from tests.lab_machines.inquest import last_words
-from tests.lab_machines.installation import INSTALLED, Installation, console, cut_short
+from tests.lab_machines.installation import INSTALLED, TARGET, Installation, console, cut_short
+from tests.lab_machines.pluggable import STICK, PluggableMachine, plugged
+from tests.lab_machines.sites import make_sites
 
 # Where the power is cut, as a part of the whole. Each is a boot of minutes: the first in every run,
 # all ten when asked for. After 0.9 it may have come to its end.
@@ -71,13 +77,65 @@ def bare() -> Iterator[LabPool]:
 
 
 @pytest.fixture(scope="package")
-def installation(bare: LabPool) -> Installation:
-    """A lab whose server was a blank disk and the image, after its power was cut on the way."""
-    medium = throwaway_medium()
-    up = ["up", "--from-image", INSTALLED]
-    up += ["--iso", str(medium.image), "--site-key", str(medium.site_key)]
-    cuts = tuple(cut_short(bare, up, point) for point in sorted(POINTS[:ROUNDS]))
-    bare.lab(*up)
+def medium() -> Medium:
+    """The image, signed with throwaway keys, and the key that may sign its site settings."""
+    return throwaway_medium()
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is plugged in."""
+    return tmp_path_factory.mktemp("plugged")
+
+
+@pytest.fixture(scope="package")
+def layers(medium: Medium, folder: Path) -> dict[str, Path]:
+    """A layer over each disk on which nothing must be written, by serial number."""
+    bases = {serial: make(folder / serial) for serial, make in MAKERS.items()}
+    bases[STICK] = medium.image
+    return {serial: layer(folder, serial, base) for serial, base in bases.items()}
+
+
+@pytest.fixture(scope="package")
+def target(bare: LabPool) -> Path:
+    """The disk of the node that is to be installed."""
+    path = bare.paths.node(INSTALLED).installing
+    path.parent.mkdir(parents=True)
+    return blank_disk(path, DISK_SIZE)
+
+
+@pytest.fixture(scope="package")
+def sites(medium: Medium, folder: Path) -> dict[str, Path]:
+    """Media with site settings, by the code they are refused with; those of `sound` are not."""
+    return make_sites(folder, medium.site_key)
+
+
+@pytest.fixture(scope="package")
+def machine(
+    medium: Medium, folder: Path, layers: dict[str, Path], target: Path
+) -> Iterator[PluggableMachine]:
+    """A machine that refuses to install, until its power is cut while it installs."""
+    with plugged(medium, folder, {**layers, TARGET: target}) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def cuts(
+    machine: PluggableMachine, medium: Medium, folder: Path, sites: dict[str, Path]
+) -> tuple[str, ...]:
+    """What the console had said each time the power was cut."""
+    said = [cut_short(machine, sites["sound"], POINTS[0])]
+    for point in POINTS[1:ROUNDS]:
+        with plugged(medium, folder, machine.layers) as again:
+            said.append(cut_short(again, sites["sound"], point))
+    return tuple(said)
+
+
+@pytest.fixture(scope="package")
+def installation(bare: LabPool, medium: Medium, cuts: tuple[str, ...]) -> Installation:
+    """A lab whose server is made of what was left when the power was cut."""
+    iso, key = str(medium.image), str(medium.site_key)
+    bare.lab("up", "--from-image", INSTALLED, "--iso", iso, "--site-key", key)
     return Installation(cuts, console(bare.paths.node(INSTALLED).install_log))
 
 

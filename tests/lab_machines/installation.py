@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.node_installed import INSTALL_SECONDS, plain
-from tests.lab.pool import CHECKOUT, LabPool
+from tests.lab_machines.pluggable import PluggableMachine
 
 INSTALLED = "server"
+# Serial number of the disk that the machine under test installs on, and the lab's then.
+TARGET = "TARGET"
 STEP = re.compile(r"ppn-installer: \[ *(\d+)/(\d+)\] (.*)")
 COPIED = re.compile(r"ppn-installer: copied (\d+) %")
 # It takes longest, so more of the cuts fall into it.
@@ -35,26 +32,24 @@ class Installation:
     last: str
 
 
-def cut_short(pool: LabPool, up: list[str], point: float) -> str:
-    """Start the installation, kill QEMU at a point of it, and return what the console had said."""
-    paths = pool.paths.node(INSTALLED)
-    paths.install_log.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "lab", up[0], "--name", pool.name, *up[1:]]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(argv, cwd=CHECKOUT, stdout=quiet, stderr=quiet)
-    try:
-        end = time.monotonic() + INSTALL_SECONDS
-        while progress(said := console(paths.install_log)) < point:
-            assert process.poll() is None, f"the installation has ended before the cut:\n{said}"
-            assert time.monotonic() < end, f"the installation is too slow:\n{said}"
-            time.sleep(0.1)
-        os.kill(qemu_with(paths.installing), signal.SIGKILL)
-        assert process.wait(timeout=60) != 0
-    finally:
-        # Interrupted it ends its QEMU too.
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-    return console(paths.install_log)
+def cut_short(plugged: PluggableMachine, site: Path, point: float) -> str:
+    """Have a machine install on the disk `TARGET`, cut its power, and return what it had said.
+
+    Args:
+        plugged: waits for a disk, or for its start.
+        site: a medium with settings.
+        point: where the power is cut, as a part of the whole.
+    """
+    machine = plugged.machine
+    before = len(machine.text())
+    plugged.plug(site, frozenset({TARGET}))
+    end = time.monotonic() + INSTALL_SECONDS
+    while progress(said := machine.text()[before:]) < point:
+        assert machine.process.poll() is None, f"the machine is off:\n{said}"
+        assert time.monotonic() < end, f"the installation is too slow:\n{said}"
+        time.sleep(0.1)
+    machine.cut_power()
+    return machine.text()[before:]
 
 
 def console(log: Path) -> str:
@@ -79,16 +74,3 @@ def progress(said: str) -> float:
     elif any(title == COPYING for _, _, title in steps):
         done += COPY_WEIGHT - 1
     return done / (int(count) + COPY_WEIGHT - 1)
-
-
-def qemu_with(disk: Path) -> int:
-    """The number of the QEMU process that has a file for a disk."""
-    for entry in Path("/proc").iterdir():
-        # Another process may end while we look.
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if entry.name.isdigit():
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                named = words[0].endswith(b"qemu-system-x86_64")
-                if named and str(disk).encode() in b" ".join(words):
-                    return int(entry.name)
-    raise AssertionError(f"no QEMU has {disk}")

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lab.firmware import Bus, Drive
+from lab.medium import Medium
 from lab.qmp import ask
-from tests.iso.machine import Machine
+from tests.iso.conftest import memory
+from tests.iso.machine import Machine, booted
+from tests.lab.pool import eventually
 
 SECONDS = 1500
 ANSWER_SECONDS = 60
 WAITING = r"ppn-installer: waiting: .*\n"
 # Last of the ports of the SATA controller: the drives of the machine itself have the first ones.
 SITE, CONTROLLER, PORT = "site", "disks", "ide.5"
-
-
-def pluggable_words(socket: Path) -> list[str]:
-    """QEMU's words for a drive for settings, a controller for disks, and a machine that waits.
-
-    Args:
-        socket: where it is told what is plugged in.
-    """
-    argv = ["-S", "-qmp", f"unix:{socket},server=on,wait=off"]
-    return [
-        *argv,
-        *("-device", f"ide-cd,id={SITE},bus={PORT}", "-device", f"virtio-scsi-pci,id={CONTROLLER}"),
-    ]
+# Serial numbers of the disks that are in it all the time; it starts from the first.
+STICK, SMALL = "STICK", "SMALL"
 
 
 class PluggableMachine:
     """A machine that starts with what is first plugged into it.
 
     Args:
-        machine: made with `pluggable_words`.
-        socket: as it was told.
+        machine: it has a drive for settings and a controller for disks, and waits to be started.
+        socket: where it is told what is plugged in.
         layers: disks (qcow2) by serial number.
     """
 
@@ -86,3 +80,27 @@ class PluggableMachine:
             self.socket, {"execute": command, "arguments": arguments}, seconds=ANSWER_SECONDS
         )
         assert "return" in answer, (command, arguments, answer)
+
+
+@contextmanager
+def plugged(medium: Medium, folder: Path, layers: Mapping[str, Path]) -> Iterator[PluggableMachine]:
+    """A machine for a block, Secure Boot off; it starts with what is first plugged into it.
+
+    Args:
+        medium: the image, of which `STICK` is a layer.
+        folder: takes its console and control socket.
+        layers: disks (qcow2) by serial number.
+    """
+    socket = folder / "control"
+    socket.unlink(missing_ok=True)
+    drives = [
+        Drive(layers[STICK], Bus.STICK, "qcow2", STICK),
+        Drive(layers[SMALL], Bus.SATA, "qcow2", SMALL),
+    ]
+    words = ["-S", "-qmp", f"unix:{socket},server=on,wait=off"]
+    words += ["-device", f"ide-cd,id={SITE},bus={PORT}"]
+    words += ["-device", f"virtio-scsi-pci,id={CONTROLLER}"]
+    firmware = memory(medium, folder, enforced=False)
+    with booted(folder, firmware, drives, more=words) as running:
+        eventually(socket.exists, "QEMU listens")
+        yield PluggableMachine(running, socket, layers)

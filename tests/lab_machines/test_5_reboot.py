@@ -10,7 +10,7 @@ from lab.process import recorded
 from tests.lab.pool import LabPool, eventually
 from tests.lab.test_3_spawn import Api
 from tests.lab_machines.installation import INSTALLED as SERVER
-from tests.lab_machines.test_3_sharing import boot_ids, ensure_running, report
+from tests.lab_machines.test_4_sharing import boot_ids, ensure_running, report
 
 HOST_KEY = "cat /etc/ssh/ssh_host_ed25519_key.pub"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
@@ -47,6 +47,8 @@ def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
 
     after: dict[str, dict[str, Any]] = eventually(run_again, "its agent says that it runs")
     assert after["heavy"]["state"] == "stopped"
+    # A node that starts is busy, and must not take its KVM for broken because of that.
+    assert after["light"]["accelerator"] == "kvm"
     assert {name: vm["uuid"] for name, vm in after.items()} == {
         name: vm["uuid"] for name, vm in before.items()
     }
