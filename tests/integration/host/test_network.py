@@ -221,10 +221,11 @@ def test_cloud_init_takes_all_from_the_seed(networked: Networked, tmp_path: Path
     words = ["timeout", "50", "ssh", "-F", "/dev/null", "-i", str(key)]
     words += ["-p", str(vm.lease.ports[0].host)]
     words += [word for option in options for word in ("-o", option)]
-    words += [f"debian@{MESH}", "test -e /run/seeded && hostname"]
+    # SSH is there before cloud-init has come to its last step, and each login costs it seconds.
+    waiting = "timeout 45 sh -c 'until [ -e /run/seeded ]; do sleep 1; done' && hostname"
+    words += [f"debian@{MESH}", waiting]
 
     def name() -> str:
-        # SSH is there before cloud-init has come to its last step.
         said = networked.peer(*words, accept=(0, 1, 124, 255)).stdout.strip()
         time.sleep(2)
         return said
