@@ -34,8 +34,11 @@ LAST = FIRST + SCHEDULES
 # One process takes so many at a time.
 CHUNK = 1000
 LINES = 40
+# It is the last to get a processor, whatever else runs beside it.
+SECONDS = 7200
 
 
+@pytest.mark.timeout(SECONDS)
 def test_schedules(capsys: pytest.CaptureFixture[str]) -> None:
     """FLEET-01, FLEET-03, FLEET-05, FLEET-12, FLEET-16, FLEET-19, IP-01, with what may fail.
 
