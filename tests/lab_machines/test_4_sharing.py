@@ -24,6 +24,7 @@ _by_name["server"]["vms"][1] |= {"state": "running", "weight": 1}
 )
 WINDOW_S = 6
 WINDOWS = 5
+LIFE_S = 300
 ADDRESS = re.compile(r"ppn-guest network address=([0-9.]+)/")
 
 
@@ -106,14 +107,21 @@ def ensure_running(pool: LabPool, *vms: str) -> None:
     for vm in vms:
         if pool.run(SERVER, f"virsh domstate {vm}").strip() != "running":
             pool.run("relay", f"ppn vm start {vm}")
-        # What it said of earlier boots is there too, so it has to say something more.
-        said = len(pool.serial(SERVER, vm))
-        eventually(partial(beats, pool, vm, said), f"guest {vm} lives")
+        if not beats(pool, vm):
+            # QEMU 10.0's virtualisation has mixed up the registers of guest and node: the guest
+            # stood still in the midst of a word, its processor busy for ever.
+            pool.run(SERVER, f"virsh destroy {vm}")
+            pool.run("relay", f"ppn vm start {vm}")
+            assert beats(pool, vm), pool.serial(SERVER, vm)[-5:]
 
 
-def beats(pool: LabPool, vm: str, said: int) -> bool:
-    """Whether a guest of the server says that it lives, after so many lines of its console."""
-    return any("ppn-guest beat" in line for line in pool.serial(SERVER, vm)[said:])
+def beats(pool: LabPool, vm: str) -> bool:
+    """Whether a guest of the server soon says that it lives."""
+    # What it said of earlier boots is there too, so it has to say something more. One program waits
+    # for that: each that asks would take the emulated node's time.
+    said = f"tail -n 0 -F /var/lib/ppn/vms/{vm}/serial.log"
+    wait = f"timeout {LIFE_S} sh -c '{said} | grep -q -m 1 \"ppn-guest beat\"'"
+    return bool(pool.node(SERVER).run(wait).rc == 0)
 
 
 def test_kvm_is_proven_where_it_works(pool: LabPool) -> None:

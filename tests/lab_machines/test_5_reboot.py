@@ -11,6 +11,7 @@ from lab.process import recorded
 from tests.lab.pool import LabPool, eventually
 from tests.lab.test_3_spawn import Api
 from tests.lab_machines.installation import INSTALLED as SERVER
+from tests.lab_machines.installation import prefer
 from tests.lab_machines.test_4_sharing import boot_ids, ensure_running
 
 HOST_KEY = "cat /etc/ssh/ssh_host_ed25519_key.pub"
@@ -38,6 +39,7 @@ def test_a_reboot_brings_back_what_ran(pool: LabPool) -> None:
     pool.node(SERVER).run("systemctl reboot")
     eventually(lambda: recorded(record) is None, "the server is down")
     pool.lab("up")
+    prefer(pool)
     assert pool.run(SERVER, HOST_KEY) == host_key
     assert pool.run(SERVER, BOOT_ID) != boot_id
     eventually(lambda: boot_ids(pool) - boots, "the VM that ran starts again")
